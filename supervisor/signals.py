@@ -26,6 +26,8 @@ MASTER = (
 
 _UNCATCHABLE = frozenset({signal.SIGKILL, signal.SIGSTOP})
 
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
 
 class Wakeup:
     """The pipe through which signals reach the loop of the master. Runs in: supervisor."""
@@ -82,12 +84,22 @@ def blocked() -> Iterator[None]:
 def reset_in_child() -> None:
     """Undo what the master set: default actions, no wakeup pipe. Runs in: child, signals blocked.
 
-    The mask is lifted by `unblock`, last of all, when the child's own handlers stand.
+    SIGPIPE stays ignored, as in every Python: a lost connection is an exception, not a death. The
+    mask is lifted by `unblock`, last of all.
     """
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if number not in _UNCATCHABLE and signal.getsignal(number) is not signal.SIG_DFL:
+    for number in signal.valid_signals() - _UNCATCHABLE - set(_IGNORED_BY_PYTHON):
+        if signal.getsignal(number) is not signal.SIG_DFL:
             signal.signal(number, signal.SIG_DFL)
+
+
+def hand_on_pipe_signals() -> None:
+    """Give back what Python ignores for itself, before another program is exec'd. Runs in: child.
+
+    An ignored signal stays ignored over execve(2), and `yes | head` would never end.
+    """
+    for number in _IGNORED_BY_PYTHON:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def unblock() -> None:

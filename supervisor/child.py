@@ -1,0 +1,175 @@
+"""The child's side of a fork: from a copy of the master to a clean process of its own.
+
+`enter` runs once in each child, with all signals blocked, and never returns: a child must not
+unwind into the loop of its parent. What it undoes and why each line is there was measured
+(a child that keeps the wakeup pipe swallows its signals; one that keeps the write end of another's
+control pipe keeps that one from seeing the master's death; an inherited epoll makes the master
+deaf). Order matters: descriptors before the session, the lock before anything of its own, the
+death signal before the check of the parent, the mask last of all.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+import setproctitle
+
+from supervisor import kernel, seatlock, signals
+from supervisor.errors import ExitCode, SupervisorError
+
+SYSTEMD_VARIABLES: Final = (
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "SYSTEMD_EXEC_PID",
+    "MANAGERPID",
+    "MAINPID",
+)
+"""What systemd says to the master, and to nobody else. Source: systemd.exec(5)"""
+
+MARK: Final = "SUPERVISOR_PROCESS"
+"""The variable by which a descendant is known to its slot: INSTANCE/JOB:PROCESS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a new process is to become. `environment` is called in the child: it reads secrets."""
+
+    name: str
+    title: str
+    mark: str
+    parent: int
+    stdout: int
+    stderr: int
+    keep: tuple[int, ...]
+    state_dir: Path
+    stop_timeout: float
+    death_signal: int
+    directory: Path | None
+    environment: Callable[[], Mapping[str, str]]
+    nofile: tuple[int, int]
+    path: tuple[str, ...]
+
+
+def enter(launch: Launch, work: Callable[[], int]) -> NoReturn:
+    """Become the process that `launch` describes, do the work, and leave with its exit code.
+
+    Runs in: child, signals blocked. `work` may also exec another program, and then never returns.
+    """
+    code = int(ExitCode.INTERNAL)
+    try:
+        _try_to_become(launch)
+        signals.unblock()
+        code = work()
+    except SystemExit as end:
+        code = _code_of(end)
+    except BaseException:
+        # The one edge above which there is nothing but the master's own stack.
+        traceback.print_exc()
+    finally:
+        _leave(code)
+
+
+def exec_program(command: tuple[str, ...]) -> int:
+    """Replace this process by a program, searched in PATH. Runs in: child.
+
+    Returns only when that failed, with the shell's exit codes: 127 not found, 126 not executable.
+    """
+    signals.hand_on_pipe_signals()
+    try:
+        os.execvp(command[0], command)
+    except FileNotFoundError:
+        sys.stderr.write(f"cannot run {command[0]}: no such file in PATH or in {os.getcwd()}\n")
+        return 127
+    except OSError as error:
+        sys.stderr.write(f"cannot run {command[0]}: {error.strerror}\n")
+        return 126
+
+
+def _try_to_become(launch: Launch) -> None:
+    """Say in one line what the machine refused: a folder or a secret that is not there."""
+    try:
+        _become(launch)
+    except (OSError, SupervisorError) as error:
+        sys.stderr.write(f"cannot start {launch.name}: {error}\n")
+        _leave(error.code if isinstance(error, SupervisorError) else ExitCode.FAILED)
+
+
+def _become(launch: Launch) -> None:
+    signals.reset_in_child()
+    os.setsid()
+    _redirect(launch)
+    kernel.die_with_parent(launch.death_signal)
+    if os.getppid() != launch.parent:
+        # The master died between the fork and the line above; nobody would ever tell us.
+        os._exit(ExitCode.FAILED)
+    _sit_down(launch)
+    atexit._clear()
+    setproctitle.setproctitle(launch.title)
+    resource.setrlimit(resource.RLIMIT_NOFILE, launch.nofile)
+    if launch.directory is not None:
+        os.chdir(launch.directory)
+    for name in SYSTEMD_VARIABLES:
+        os.environ.pop(name, None)
+    os.environ.update(launch.environment())
+    os.environ[MARK] = launch.mark
+    sys.path[:0] = [entry for entry in launch.path if entry not in sys.path]
+    gc.enable()
+
+
+def _redirect(launch: Launch) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(launch.stdout, 1)
+    os.dup2(launch.stderr, 2)
+    lowest = 3
+    for fd in sorted(launch.keep):
+        os.closerange(lowest, fd)
+        lowest = fd + 1
+    os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
+
+
+def _sit_down(launch: Launch) -> None:
+    try:
+        fd = seatlock.take(launch.state_dir, launch.name, launch.stop_timeout)
+    except BlockingIOError:
+        sys.stderr.write(f"another process of {launch.name} is alive; this one leaves\n")
+        _leave(ExitCode.ALREADY_RUNNING)
+    # An exec'd program carries the lock on: a record lock lasts while the process lives and no
+    # descriptor of the file is closed.
+    os.set_inheritable(fd, True)
+
+
+def _code_of(end: SystemExit) -> int:
+    if end.code is None:
+        return int(ExitCode.OK)
+    if isinstance(end.code, int):
+        return end.code & 0xFF
+    sys.stderr.write(f"{end.code}\n")
+    return int(ExitCode.FAILED)
+
+
+def _leave(code: int) -> NoReturn:
+    """Leave without the interpreter's teardown, which costs 50 ms and runs the master's hooks."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue  # the reader is gone, or the worker closed it: nobody to tell
+    signal.alarm(0)
+    os._exit(code)

@@ -1,0 +1,154 @@
+"""The few calls of Linux that Python's `os` does not have, and what /proc tells of a process.
+
+Symbols are looked up at import, in the parent: the first lookup of a function costs more than the
+call, and every child would pay it again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+
+BOOT: Final = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+"""The kernel's name for this boot: a pid and start time of another one mean nothing."""
+
+
+def die_with_parent(signal_number: int) -> None:
+    """Ask for a signal at the parent's death. Runs in: child, again after a change of user.
+
+    It is the forking *thread* whose end counts, and the call says nothing when the parent is
+    dead already: compare getppid() with the parent's pid afterwards. Source: prctl(2)
+    """
+    _check(_prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0))
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent dies. Runs in: supervisor.
+
+    Kept over an exec, not inherited by a fork. Source: prctl(2)
+    """
+    _check(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What /proc/PID/stat tells. `started` is in clock ticks since boot: with the pid, a name.
+
+    Source: proc_pid_stat(5)
+    """
+
+    pid: int
+    state: str
+    parent: int
+    group: int
+    session: int
+    started: int
+
+    @property
+    def zombie(self) -> bool:
+        """Say whether only the exit status is left."""
+        return self.state in "ZX"
+
+
+def facts(pid: int) -> Facts | None:
+    """Read the facts of a process; None when there is none, or /proc cannot be read."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    # The name may hold blanks and brackets; the fields begin after the last bracket.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return Facts(
+        pid=pid,
+        state=fields[0].decode("ascii"),
+        parent=int(fields[1]),
+        group=int(fields[2]),
+        session=int(fields[3]),
+        started=int(fields[19]),
+    )
+
+
+def children(pid: int) -> tuple[int, ...]:
+    """Give the pids of the children of a process, zombies included; () when it is gone.
+
+    Source: /proc/PID/task/TID/children, proc(5). Measured: 28 us for a leaf, where a walk over
+    all of /proc takes 14 ms.
+    """
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
+                found.extend(int(word) for word in file.read().split())
+    except OSError:
+        return tuple(found)
+    return tuple(found)
+
+
+def processes() -> tuple[int, ...]:
+    """Give the pids of all processes that this one can see."""
+    return tuple(int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def environment_of(pid: int, name: bytes) -> bytes | None:
+    """Read one variable of the environment with which a process was exec'd; None if not there."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    for entry in text.split(b"\0"):
+        key, _, value = entry.partition(b"=")
+        if key == name:
+            return value
+    return None
+
+
+def title_of(pid: int) -> str:
+    """Read the command line of a process, or the title that it has put there."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def resident_bytes(pid: int) -> int:
+    """Give the resident memory of a process, 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
+
+
+def threads() -> int:
+    """Count the threads of this process, those that Python does not know of included."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def descriptors() -> dict[int, str]:
+    """Give the open descriptors of this process with what they point to."""
+    found: dict[int, str] = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue  # the descriptor of the listing itself
+    return found

@@ -1,0 +1,166 @@
+"""The parent's handle of one child: spawn it, talk to it, signal it, reap it.
+
+Each process is one fork with two pipes of its own beside its output: the control pipe, whose only
+writer is the master, so that its end means the master's death; and the report pipe upwards. Its
+death is a pidfd that turns readable: no pid can be reused under our hands, nobody else's child is
+reaped, and a signal sent after the reaping goes nowhere. Runs in: supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from supervisor import kernel, signals
+from supervisor.child import Launch, enter
+from supervisor.errors import SpawnError
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: by an exit code, or by a signal."""
+
+    code: int | None
+    signal: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pipes:
+    """The four pipes of one child, each as (read end, write end)."""
+
+    control: tuple[int, int]
+    report: tuple[int, int]
+    stdout: tuple[int, int]
+    stderr: tuple[int, int]
+
+    @classmethod
+    def make(cls) -> Pipes:
+        """Open them all or none. Raises: OSError (EMFILE, ENFILE)."""
+        made: list[tuple[int, int]] = []
+        try:
+            for _ in range(4):
+                made.append(os.pipe2(os.O_CLOEXEC))  # noqa: PERF401  a comprehension would lose what was opened before the error
+        except OSError:
+            for read_end, write_end in made:
+                os.close(read_end)
+                os.close(write_end)
+            raise
+        pipes = cls(*made)
+        # The master never waits for a child: neither for it to read nor for it to write.
+        for fd in (pipes.control[1], pipes.report[0], pipes.stdout[0], pipes.stderr[0]):
+            os.set_blocking(fd, False)
+        return pipes
+
+    def close_ends_of_child(self) -> None:
+        """Close what only the child may hold, or a pipe's end could never be seen."""
+        for fd in (self.control[0], self.report[1], self.stdout[1], self.stderr[1]):
+            os.close(fd)
+
+    def close_ends_of_master(self) -> None:
+        """Close what is left in the master when the child is gone."""
+        for fd in (self.control[1], self.report[0], self.stdout[0], self.stderr[0]):
+            os.close(fd)
+
+
+class Process:
+    """One living or just dead child, as the master holds it."""
+
+    def __init__(self, pid: int, pidfd: int, pipes: Pipes) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.report_fd = pipes.report[0]
+        self.stdout_fd = pipes.stdout[0]
+        self.stderr_fd = pipes.stderr[0]
+        self._control_fd = pipes.control[1]
+        self._pipes = pipes
+
+    def tell(self, line: bytes) -> bool:
+        """Write one line down the control pipe.
+
+        Returns False when it did not go in: a child that does not read its orders for 64 KiB is
+        deaf, and the next reminder or the kill is for it; one that has just died needs none.
+        """
+        try:
+            return os.write(self._control_fd, line + b"\n") == len(line) + 1
+        except (BlockingIOError, BrokenPipeError):
+            return False
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process itself; one that is dead does not mind."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return
+
+    def kill_group(self) -> None:
+        """Kill the process and all that is in its group; its session began with itself."""
+        self.signal(signal.SIGKILL)
+        signal_group(self.pid, signal.SIGKILL)
+
+    def reap(self) -> Exit | None:
+        """Take the exit status; None while the process lives. Source: waitid(2)."""
+        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        if result is None:
+            return None
+        if result.si_code == os.CLD_EXITED:
+            return Exit(result.si_status, None)
+        return Exit(None, result.si_status)
+
+    def close(self) -> None:
+        """Close what the master holds of a reaped process. The loop has unwatched it before."""
+        os.close(self.pidfd)
+        self._pipes.close_ends_of_master()
+
+
+def signal_group(group: int, number: int) -> bool:
+    """Signal a process group; False when it is empty.
+
+    Its number cannot belong to strangers: the kernel gives no pid away that is still the number
+    of a group or session, and an empty group is not found at all.
+    """
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def spawn(make_launch: Callable[[Pipes], tuple[Launch, Callable[[], int]]]) -> Process:
+    """Fork a child that becomes what `make_launch` says, once its pipes are known.
+
+    Raises: SpawnError when the kernel has no pipe, process or memory to give; nothing is left
+    open then. Runs in: supervisor; the child never returns from here.
+    """
+    try:
+        pipes = Pipes.make()
+    except OSError as error:
+        raise SpawnError(f"cannot open the pipes of a new process: {error.strerror}") from error
+    try:
+        launch, work = make_launch(pipes)
+        # Only a thread-free process may fork: locks of other threads stay locked in the child.
+        assert kernel.threads() == 1, "the master has one thread, or it must not fork"
+        with signals.blocked():
+            pid = os.fork()
+            if pid == 0:
+                enter(launch, work)
+        return Process(pid, _pidfd(pid), pipes)
+    except OSError as error:
+        pipes.close_ends_of_master()
+        raise SpawnError(f"cannot fork: {error.strerror}") from error
+    finally:
+        pipes.close_ends_of_child()
+
+
+def _pidfd(pid: int) -> int:
+    """Open the pidfd of a child just forked; safe, as nobody reaps it before us.
+
+    Without a descriptor for it the child cannot be supervised, so it does not live.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise

@@ -1,0 +1,82 @@
+"""The lock of a slot: no two processes ever sit in one seat, not even after the master's death.
+
+A file for each slot in `state_dir/slots`. The child takes a POSIX record lock on it and writes
+down who it is; both last as long as its process. A record lock and not flock: that one belongs
+to the open file and would live on in a daemonised grandchild. The written pid and start time are
+the second witness, for a program that closes every descriptor it finds, and tell a new master
+whom to wait for. Source: fcntl_locking(2).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from supervisor import kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Occupant:
+    """The process that sits, or sat, in a slot."""
+
+    name: str
+    pid: int
+    started: int
+    boot: str
+    stop_timeout: float
+
+    def alive(self) -> bool:
+        """Say whether this very process still runs, not another one under its number."""
+        if self.boot != kernel.BOOT:
+            return False
+        facts = kernel.facts(self.pid)
+        return facts is not None and facts.started == self.started and not facts.zombie
+
+
+def folder(state_dir: Path) -> Path:
+    """Give the folder of the slot files."""
+    return state_dir / "slots"
+
+
+def take(state_dir: Path, name: str, stop_timeout: float) -> int:
+    """Take the seat for this process. Runs in: child.
+
+    Returns the descriptor that carries the lock. It must stay open, over an exec too.
+    Raises: BlockingIOError when another process sits there.
+    """
+    fd = os.open(folder(state_dir) / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    me = kernel.facts(os.getpid())
+    started = me.started if me else 0
+    occupant = Occupant(name, os.getpid(), started, kernel.BOOT, stop_timeout)
+    text = json.dumps(asdict(occupant)).encode()
+    os.pwrite(fd, text, 0)
+    os.ftruncate(fd, len(text))
+    return fd
+
+
+def leave(state_dir: Path, name: str) -> None:
+    """Remove the file of a slot whose process, with all that it began, is gone."""
+    (folder(state_dir) / name).unlink(missing_ok=True)
+
+
+def occupants(state_dir: Path) -> tuple[Occupant, ...]:
+    """Read who sat in the slots of an earlier master, dead or alive. A torn file counts as none.
+
+    A child that died between its lock and its first write leaves an empty file behind.
+    """
+    found: list[Occupant] = []
+    place = folder(state_dir)
+    for name in sorted(os.listdir(place)) if place.is_dir() else ():
+        try:
+            found.append(Occupant(**json.loads((place / name).read_bytes())))
+        except (ValueError, TypeError, OSError):
+            continue
+    return tuple(found)
