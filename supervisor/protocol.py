@@ -1,0 +1,304 @@
+"""The words between the command line and the master: requests, replies and their shapes.
+
+One JSON object a line, over a unix socket: `{"verb": "status", "names": []}` is answered by
+`{"ok": true, "result": …}` or `{"ok": false, "error": "…", "code": 4}`, where the code is the exit
+code of the command. Unknown keys are ignored on both sides, so that two versions can talk.
+
+Pure: no socket and no clock here. Used by `control` (the master's end), `client` (the other end),
+`supervisor`, which fills the shapes, and `render`, which shows them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final, NotRequired, TypedDict, cast
+
+from supervisor.errors import (
+    ControlError,
+    ExitCode,
+    NoSuchJob,
+    NotRunning,
+    ServiceUnavailable,
+    UsageError,
+    configuration_fault,
+)
+
+LINE_BYTES: Final = 64 * 1024
+"""The longest request. A hundred job names are 6 KiB."""
+
+REPLY_BYTES: Final = 8 * 1024 * 1024
+"""The longest reply: a `status` of all 4,096 possible processes is about 2 MiB."""
+
+SOCKET_PATH_BYTES: Final = 107
+"""What the kernel takes as the path of a unix socket. Source: unix(7), sun_path."""
+
+_PATTERN_CHARACTERS: Final = frozenset("*?[")
+
+Request = Mapping[str, object]
+
+
+class LastExit(TypedDict):
+    """How the former process of a slot ended. `signal` is a name without SIG, `at` RFC 3339."""
+
+    code: int | None
+    signal: str | None
+    cause: str
+    at: str
+
+
+class ProcessStatus(TypedDict):
+    """One slot, as `status` shows it; the keys after `next_start_s` are for its last column."""
+
+    name: str
+    job: str
+    process: int
+    kind: str
+    type: str
+    state: str
+    ready: bool
+    pid: int | None
+    uptime_s: float | None
+    restarts: int
+    last_exit: LastExit | None
+    in_flight: int
+    done: int
+    failed: int
+    retried: int
+    dead: int
+    skipped: int
+    backlog: int | None
+    lag: int | None
+    rss_bytes: int | None
+    heartbeat_age_s: float | None
+    next_start_s: float | None
+    required: NotRequired[bool]
+    failures: NotRequired[int]
+    max_failures: NotRequired[int]
+
+
+class MasterStatus(TypedDict):
+    """The supervisor itself. `ready`: every required job is."""
+
+    name: str
+    pid: int
+    state: str
+    ready: bool
+    uptime_s: float
+    config: str
+    version: str
+    generation: int
+
+
+class Status(TypedDict):
+    """The whole of `status --json`."""
+
+    master: MasterStatus
+    processes: list[ProcessStatus]
+
+
+class StopReport(TypedDict):
+    """What a stop did to the items in flight, and the processes that had to be killed."""
+
+    drained: int
+    abandoned: int
+    killed: list[str]
+
+
+# The functional form, as `from` is a word of the language.
+Event = TypedDict(
+    "Event",
+    {"at": str, "name": str, "from": str, "to": str, "why": str, "pid": int | None},
+)
+
+
+class Pong(TypedDict):
+    """Who answers."""
+
+    pid: int
+    version: str
+    name: str
+
+
+class LogLines(TypedDict):
+    """The last lines that processes wrote, oldest first."""
+
+    lines: list[str]
+
+
+def socket_path(run_dir: Path, name: str) -> Path:
+    """Give the path of the control socket. Raises: ConfigError when the kernel could not bind it.
+
+    A symbolic link to a shorter path would only hide the trouble until somebody moves it.
+    """
+    path = run_dir / f"{name}.sock"
+    length = len(os.fsencode(path))
+    if length > SOCKET_PATH_BYTES:
+        raise configuration_fault(
+            path,
+            f"the path of the control socket has {length} bytes, and the kernel takes "
+            f"{SOCKET_PATH_BYTES} at most: set a shorter run_dir in [supervisor]",
+        )
+    return path
+
+
+def encode(message: object) -> bytes:
+    """Give a message as one line. Raises: TypeError or ValueError for what JSON cannot say."""
+    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def ok(result: object) -> dict[str, object]:
+    """Give the reply to a request that was carried out."""
+    return {"ok": True, "result": result}
+
+
+def refusal(code: int, message: str) -> dict[str, object]:
+    """Give the reply to a request that was not; the code is the exit code of the command."""
+    return {"ok": False, "error": message, "code": int(code)}
+
+
+def decode_request(line: bytes) -> tuple[str, Request]:
+    """Read one request: the verb and everything. Raises: UsageError saying what is wrong."""
+    request = _object(line)
+    verb = request.get("verb")
+    if not isinstance(verb, str):
+        raise UsageError('a request is one JSON object a line, like {"verb": "status"}')
+    return verb, request
+
+
+def decode_reply(line: bytes) -> object:
+    """Read one reply and give its result. Raises: the error that the master answered with."""
+    try:
+        reply = _object(line)
+    except UsageError as error:
+        raise ControlError(f"the answer of the supervisor makes no sense: {error}") from None
+    if reply.get("ok") is True:
+        return reply.get("result")
+    message, code = reply.get("error"), reply.get("code")
+    raise _refused(
+        message if isinstance(message, str) else "the supervisor refused, and did not say why",
+        code if isinstance(code, int) else ExitCode.FAILED,
+    )
+
+
+def names(request: Request) -> tuple[str, ...]:
+    """Give the names and patterns of a request; none mean everything. Raises: UsageError."""
+    value = request.get("names", [])
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise UsageError("names must be a list of strings")
+    return tuple(value)
+
+
+def text(request: Request, key: str) -> str:
+    """Give a string of a request that must be there. Raises: UsageError."""
+    value = request.get(key)
+    if not isinstance(value, str):
+        raise UsageError(f"{key} must be a string")
+    return value
+
+
+def seconds(request: Request, key: str) -> float | None:
+    """Give a time of a request in seconds, None when it is left out. Raises: UsageError."""
+    value = request.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+        raise UsageError(f"{key} must be a number of seconds, 0 or more")
+    return float(value)
+
+
+def count(request: Request, key: str, default: int) -> int:
+    """Give a whole number of a request, 0 or more. Raises: UsageError."""
+    value = request.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
+        raise UsageError(f"{key} must be a whole number, 0 or more")
+    return value
+
+
+def select(
+    patterns: Iterable[str], jobs: Mapping[str, Sequence[str]], *, extra: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Give the processes that names, `job:0` names and globs mean: each once, in file order.
+
+    `jobs` maps each job to the names of its processes; a job without any is still a job. `extra`
+    holds names that are no process and allowed as well ("master"). No pattern means all processes.
+
+    Raises: NoSuchJob naming every pattern that fits nothing, with the nearest names.
+    """
+    order = [*extra, *(process for processes in jobs.values() for process in processes)]
+    asked = list(patterns)
+    if not asked:
+        return tuple(order[len(extra) :])
+    chosen: set[str] = set()
+    strangers = []
+    for pattern in asked:
+        found = _fitting(pattern, jobs, extra)
+        if found is None:
+            strangers.append(pattern)
+        else:
+            chosen |= found
+    if strangers:
+        raise NoSuchJob("\n".join(_stranger(name, [*extra, *jobs, *order]) for name in strangers))
+    return tuple(name for name in order if name in chosen)
+
+
+def _fitting(
+    pattern: str, jobs: Mapping[str, Sequence[str]], extra: Sequence[str]
+) -> set[str] | None:
+    """Give the processes that one pattern means, None when it fits no job and no process."""
+    is_glob = not _PATTERN_CHARACTERS.isdisjoint(pattern)
+
+    def fits(name: str) -> bool:
+        return fnmatchcase(name, pattern) if is_glob else name == pattern
+
+    found: set[str] = {name for name in extra if not is_glob and name == pattern}
+    known = bool(found)
+    for job, processes in jobs.items():
+        whole = fits(job)
+        some = processes if whole else [name for name in processes if fits(name)]
+        known = known or whole or bool(some)
+        found.update(some)
+    return found if known else None
+
+
+def _stranger(name: str, known: Sequence[str]) -> str:
+    # Here, as only a mistyped name needs it.
+    from difflib import get_close_matches
+
+    near = get_close_matches(name[:80], list(dict.fromkeys(known)), n=1)
+    # ascii(): the name may hold anything, and the line goes to a terminal.
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"no such job: {ascii(name[:80])[1:-1]}{hint}"
+
+
+def _object(line: bytes) -> dict[str, object]:
+    try:
+        value = json.loads(line.decode(), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        # RecursionError: some ten thousand brackets, which fit into one line.
+        reason = str(error) if not isinstance(error, RecursionError) else "nested too deeply"
+        raise UsageError(f"not a line of JSON: {ascii(reason)[1:-1]}") from None
+    if not isinstance(value, dict):
+        raise UsageError('a request is one JSON object a line, like {"verb": "status"}')
+    return cast("dict[str, object]", value)
+
+
+def _no_constant(word: str) -> object:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _refused(message: str, code: int) -> Exception:
+    errors = {
+        ExitCode.NO_SUCH_JOB: NoSuchJob,
+        ExitCode.NOT_RUNNING: NotRunning,
+        ExitCode.UNAVAILABLE: ServiceUnavailable,
+        ExitCode.USAGE: UsageError,
+    }
+    try:
+        known = ExitCode(code) or ExitCode.FAILED
+    except ValueError:
+        known = ExitCode.FAILED
+    return errors[known](message) if known in errors else ControlError(message, known)
