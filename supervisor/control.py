@@ -125,7 +125,9 @@ class ControlServer:
         loop.watch(self._listener.fileno(), READ, self._accept)
 
     def close(self) -> None:
-        """Stop listening, drop every client and remove the socket file, if it is still ours."""
+        """Stop listening, drop every client, remove the socket file if it is ours. Idempotent."""
+        if self._listener.fileno() < 0:
+            return
         for client in tuple(self._clients):
             client.close()
         self.loop.cancel((self, "admit"))
