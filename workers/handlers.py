@@ -1,0 +1,86 @@
+"""From `module:attr` in the configuration to something that can be called.
+
+Functions and classes are both welcome: a class is made once a process, and may have `open` and
+`close`. Imports happen here, in the child, at the last moment; what they raise is the start's
+failure.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from workers.base import Context
+
+
+def load(target: str) -> object:
+    """Import `module:attr`; attr may have dots.
+
+    Raises: ImportError or AttributeError when it is not there, and what the import itself raises.
+    """
+    module, _, path = target.partition(":")
+    found: object = importlib.import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+class Handler:
+    """One handler of a process: the function to call, and what is to do before and after.
+
+    `verb` is the method that a class does its work with: `handle` for messages, `execute` for
+    runs. One object serves all threads of the process.
+    """
+
+    def __init__(self, target: str, verb: str) -> None:
+        found = load(target)
+        self._object = found() if isinstance(found, type) else found
+        call = getattr(self._object, verb, None)
+        if call is None and not isinstance(found, type) and callable(found):
+            call = found
+        if not callable(call):
+            raise TypeError(f"{target} is neither a function nor a class with a method {verb}")
+        refuse_coroutine(call, target)
+        self.target = target
+        self.call: Callable[..., Any] = call
+        self.is_class = call is not found
+
+    def open(self, context: Context) -> None:
+        """Call `open`, with the context if it takes an argument, where there is one."""
+        _call_optional(self._object if self.is_class else None, "open", context)
+
+    def close(self, context: Context) -> None:
+        """Call `close` in the same way."""
+        _call_optional(self._object if self.is_class else None, "close", context)
+
+
+def refuse_coroutine(call: Callable[..., Any], target: str) -> None:
+    """Refuse what would return at once with its work undone. Raises: TypeError."""
+    if inspect.iscoroutinefunction(call):
+        raise TypeError(
+            f"{target} is async; write a plain function that calls asyncio.run on its work"
+        )
+
+
+def _call_optional(thing: object, name: str, context: Context) -> None:
+    method = getattr(thing, name, None)
+    if not callable(method):
+        return
+    if _takes_an_argument(method):
+        method(context)
+    else:
+        method()
+
+
+def _takes_an_argument(method: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(method).parameters.values()
+    except ValueError:
+        return False  # written in C, without a signature
+    return any(
+        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        or parameter.kind is parameter.VAR_POSITIONAL
+        for parameter in parameters
+    )

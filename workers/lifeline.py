@@ -1,0 +1,180 @@
+"""The child's line to the master: one small thread that hears every order, whatever the work does.
+
+It waits for lines on the control pipe, for the end of that pipe (the master is dead), and for
+signals. A signal reaches it even while the main thread is stuck in a call that never returns to
+Python: the C handler writes into the wakeup pipe at once, and this thread is the one that reads
+it. It sets the stop token, passes on who has fallen, and holds the last deadlines: what has to end
+ends, also when nobody else in the process runs any more.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+from supervisor import slot
+from supervisor.errors import ExitCode
+from supervisor.slot import Fallen
+from workers.stop import StopToken
+
+FAST_S: Final = 1.0
+"""What a fast stop leaves to what is in flight."""
+
+_MARGIN_S: Final = 0.5
+"""What a process that gives its messages back by itself gets on top, before it is made to go."""
+
+_STOPS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+
+_LONGEST_LINE: Final = 1 << 20
+
+_log = logging.getLogger(__name__)
+
+
+class Lifeline:
+    """Reads the master's orders in a thread of its own. Runs in: child.
+
+    `listen` is called once, from the main thread; `fallen` is called from the lifeline's thread
+    for each sibling that died, and must not block.
+    """
+
+    def __init__(self, control_fd: int, stop: StopToken, stop_timeout: float) -> None:
+        self._control_fd = control_fd
+        self._stop = stop
+        self._stop_timeout = stop_timeout
+        self._buffer = b""
+        self._deadlines: list[tuple[float, int]] = []
+        self._signal_fd, self._signal_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._nudge_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._masks = threading.local()
+        self.fallen: Callable[[Fallen], None] | None = None
+        self.orphaned = threading.Event()
+
+    def listen(self) -> None:
+        """Begin. From here on TERM and INT are a stop, and a dead master is one too."""
+        signal.set_wakeup_fd(self._signal_write_fd, warn_on_full_buffer=False)
+        for number in _STOPS:
+            signal.signal(number, _ignore_in_python)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            # As an interpreter has it from its start: an error of the write, not a death.
+            signal.signal(number, signal.SIG_IGN)
+        os.set_blocking(self._control_fd, False)
+        os.register_at_fork(
+            before=self._hold_signals,
+            after_in_parent=self._free_signals,
+            after_in_child=self._let_go,
+        )
+        threading.Thread(target=self._run, name="lifeline", daemon=True).start()
+
+    def expire(self, seconds: float, code: int) -> None:
+        """End the process by force, after so long, unless it has gone by then."""
+        self._deadlines.append((time.monotonic() + seconds, code))
+        os.eventfd_write(self._nudge_fd, 1)
+
+    def _run(self) -> None:
+        poll = select.poll()
+        for fd in (self._control_fd, self._signal_fd, self._nudge_fd):
+            poll.register(fd, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll(self._patience_ms())}
+            if self._signal_fd in ready:
+                self._take_signals()
+            if self._nudge_fd in ready:
+                os.eventfd_read(self._nudge_fd)
+            if self._control_fd in ready and not self._take_orders():
+                poll.unregister(self._control_fd)
+                self._on_orphaned()
+            self._enforce()
+
+    def _patience_ms(self) -> int | None:
+        if not self._deadlines:
+            return None
+        return max(0, int((min(self._deadlines)[0] - time.monotonic()) * 1000) + 1)
+
+    def _enforce(self) -> None:
+        if self._deadlines and min(self._deadlines)[0] <= time.monotonic():
+            os._exit(min(self._deadlines)[1])
+
+    def _take_signals(self) -> None:
+        numbers = set(os.read(self._signal_fd, 4096))
+        if numbers & _STOPS:
+            self._stop.set("stop")
+
+    def _take_orders(self) -> bool:
+        """Obey what has come. Gives False at the end of the pipe."""
+        try:
+            text = os.read(self._control_fd, 65536)
+        except BlockingIOError:
+            return True
+        *lines, self._buffer = (self._buffer + text).split(b"\n")
+        self._buffer = self._buffer[-_LONGEST_LINE:]
+        for line in lines:
+            self._obey(line)
+        return bool(text)
+
+    def _obey(self, line: bytes) -> None:
+        word, _, rest = line.partition(b" ")
+        if word == slot.STOP:
+            self._stop.set(rest.decode(errors="replace") or "stop")
+        elif word == slot.FAST:
+            if not self._stop.fast.is_set():
+                self._stop.hurry()
+                self.expire(FAST_S + _MARGIN_S, ExitCode.FAILED)
+        elif word == slot.FALLEN:
+            self._pass_on(rest)
+        else:
+            _log.warning("unknown order from the supervisor: %r", line[:200])
+
+    def _pass_on(self, text: bytes) -> None:
+        try:
+            fallen = Fallen.decode(text)
+        except (json.JSONDecodeError, KeyError, TypeError):
+            _log.exception("unreadable order from the supervisor: %r", text[:200])
+            return
+        if self.fallen is not None:
+            self.fallen(fallen)
+
+    def _on_orphaned(self) -> None:
+        """Drain, since the master is dead, and leave within the time of an ordinary stop.
+
+        The output pipes have lost their reader too: a print must not turn a handler that is about
+        to finish its message into a failed one. Killed by the alarm clock when even this thread
+        does not get to run any more (SIGALRM's default action needs no Python).
+        """
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        self.orphaned.set()
+        self._stop.set("the supervisor is dead")
+        self.expire(self._stop_timeout, ExitCode.FAILED)
+        signal.setitimer(signal.ITIMER_REAL, self._stop_timeout + _MARGIN_S)
+
+    def _hold_signals(self) -> None:
+        # Held back until the fork has let go of our wakeup pipe: see `_let_go`.
+        self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+
+    def _free_signals(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
+
+    def _let_go(self) -> None:
+        """Be an ordinary process again, in a fork that a handler made of this one.
+
+        It shares the wakeup pipe: a TERM to it (multiprocessing's `terminate`) would otherwise
+        stop this process instead, and not the one that was meant.
+        """
+        signal.set_wakeup_fd(-1)
+        for number in _STOPS:
+            if signal.getsignal(number) is _ignore_in_python:
+                signal.signal(number, signal.SIG_DFL)
+        self._free_signals()
+
+
+def _ignore_in_python(_number: int, _frame: FrameType | None) -> None:
+    """Stand in for the default action; the work is done by the wakeup pipe."""

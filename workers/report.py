@@ -1,0 +1,117 @@
+"""The report pipe: the lines by which a child tells the master what it is and what it logs.
+
+Each line is written whole, under one lock, so that records of several threads never mix. A pipe
+without a reader means that the master is dead: nobody is left to tell, and the work goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+from supervisor import slot
+
+
+class Report:
+    """The write end of the report pipe. Runs in: child, from any thread."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lock = threading.Lock()
+
+    def ready(self) -> None:
+        """Say that the process can do its work."""
+        self.line(slot.READY)
+
+    def line(self, text: bytes) -> None:
+        """Write one line; without a reader, or in a fork of this process, do nothing."""
+        rest = memoryview(text + b"\n")
+        with self._lock:
+            try:
+                while rest and self._fd >= 0:
+                    rest = rest[os.write(self._fd, rest) :]
+            except BrokenPipeError:
+                self._fd = -1
+
+    def forget(self) -> None:
+        """Drop the pipe in a process that a handler forked: it is no child of the master."""
+        self._lock = threading.Lock()
+        self._fd = -1
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether nobody reads any more."""
+        return self._fd < 0
+
+
+class PipeHandler(logging.Handler):
+    """Turns each record of `logging` into a `log` line; to stderr where there is no pipe."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self._report = report
+        self.setFormatter(RecordFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record. A record that cannot be formatted never hurts the work."""
+        try:
+            text = self.format(record)
+            if self._report.closed:
+                sys.stderr.write(text + "\n")
+            else:
+                self._report.line(slot.LOG + b" " + text.encode(errors="replace"))
+        except RecursionError:
+            raise
+        except Exception:
+            self.handleError(record)
+
+
+class RecordFormatter(JsonFormatter):
+    """The JSON of one record: our four keys first, then what the caller gave as `extra`."""
+
+    def __init__(self) -> None:
+        super().__init__(json_default=str, json_ensure_ascii=False)
+
+    def add_fields(
+        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
+    ) -> None:
+        """Fill in the fields; an `extra` that is named like one of ours does not replace it."""
+        ours = {
+            "time": _rfc3339(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage() if isinstance(record.msg, str) else str(record.msg),
+        }
+        log_data.update(ours)
+        super().add_fields(log_data, record, message_dict)
+        log_data.update(ours)
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        """Serialize; what JSON has no form for is written as its text."""
+        try:
+            return super().jsonify_log_record(log_data)
+        except (TypeError, ValueError):
+            # Keys that are no text, circles: the record still tells what happened.
+            return json.dumps({str(key): str(value) for key, value in log_data.items()})
+
+
+def _rfc3339(seconds: float) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def take_over_logging(report: Report, level: int) -> None:
+    """Send all logging of this process up the report pipe, and nowhere else. Runs in: child."""
+    root = logging.getLogger()
+    for handler in tuple(root.handlers):
+        root.removeHandler(handler)
+    root.addHandler(PipeHandler(report))
+    root.setLevel(level)
+    logging.captureWarnings(True)

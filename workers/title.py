@@ -1,0 +1,26 @@
+"""The live state in `ps`: `supervisor: daemon [orders:0] (busy 3, done 1204, failed 2)`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import setproctitle
+
+_EVERY_S: Final = 1.0
+
+
+class Title:
+    """Sets the title of this process; at most once a second, and only when it has changed."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        self._base = f"supervisor: {kind} [{name}]"
+        self._shown = ""
+        self._next_s = 0.0
+
+    def show(self, state: str, now: float, *, at_once: bool = False) -> None:
+        """Show a state in round brackets. `now` is CLOCK_MONOTONIC seconds."""
+        if state == self._shown or (now < self._next_s and not at_once):
+            return
+        setproctitle.setproctitle(f"{self._base} ({state})" if state else self._base)
+        self._shown = state
+        self._next_s = now + _EVERY_S
