@@ -162,8 +162,9 @@ class Page:
 class Board:
     """All pages. Made by the master before its first fork; children inherit the mapping."""
 
-    def __init__(self, fd: int | None = None) -> None:
-        self.fd = os.memfd_create("supervisor-board", os.MFD_CLOEXEC) if fd is None else fd
+    def __init__(self, name: str = "supervisor") -> None:
+        # The name is seen in /proc/PID/maps of every fork: so a descendant is known as ours.
+        self.fd = os.memfd_create(name, os.MFD_CLOEXEC)
         os.ftruncate(self.fd, PAGES * _PAGE_BYTES)
         # Sparse: a page costs memory only from its first write on.
         self._cells = memoryview(mmap.mmap(self.fd, PAGES * _PAGE_BYTES)).cast("q")

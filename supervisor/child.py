@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import os
 import resource
 import signal
@@ -83,6 +84,15 @@ def enter(launch: Launch, work: Callable[[], int]) -> NoReturn:
         traceback.print_exc()
     finally:
         _leave(code)
+
+
+def work(slot: object) -> int:
+    """Hand the slot to the workers' runtime, by name: a broken worker cannot hurt the parent.
+
+    Runs in: child. With `preload = none` this is where the runtime is imported at all.
+    """
+    main: Callable[[object], int] = importlib.import_module("workers.runtime").main
+    return main(slot)
 
 
 def exec_program(command: tuple[str, ...]) -> int:

@@ -59,16 +59,25 @@ def slot_of(pid: int, instance: str, leaders: dict[int, str]) -> str | None:
 
 
 def marked_slot(pid: int, instance: str) -> str | None:
-    """Name the slot by the mark or the inherited title of a process; None when it has neither.
+    """Name the slot by the mark, or by what was inherited; None when a process has neither.
 
-    A mark of another supervisor's instance names nobody of ours.
+    Whatever was exec'd has the mark in its environment; that of another supervisor's instance
+    names nobody of ours. Whatever was only forked has the title of its slot, and our board in its
+    memory map.
     """
     mark = kernel.environment_of(pid, MARK.encode())
     if mark is not None:
         owner, _, name = mark.decode("utf-8", "replace").rpartition("/")
         return name if owner == instance else None
     title = _TITLE.match(kernel.title_of(pid))
-    return title.group(1) if title else None
+    if title is None or not kernel.maps_file(pid, board_name(instance)):
+        return None
+    return title.group(1)
+
+
+def board_name(instance: str) -> str:
+    """Give the name of a supervisor's board, by which its forks are known."""
+    return f"supervisor-{instance}"
 
 
 def with_descendants(pids: Iterable[int]) -> Iterator[int]:

@@ -129,6 +129,15 @@ def title_of(pid: int) -> str:
         return ""
 
 
+def maps_file(pid: int, memfd_name: str) -> bool:
+    """Say whether a process has the memfd of that name in its memory."""
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as file:
+            return f"/memfd:{memfd_name} ".encode() in file.read()
+    except OSError:
+        return False
+
+
 def resident_bytes(pid: int) -> int:
     """Give the resident memory of a process, 0 when it is gone."""
     try:

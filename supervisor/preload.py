@@ -11,8 +11,10 @@ from __future__ import annotations
 import gc
 import importlib
 from collections.abc import Iterable
+from typing import Final
 
 from supervisor import kernel
+from supervisor.config import Config
 from supervisor.errors import ExitCode, SupervisorError
 
 # The kinds of file that an import may look at and keep without harm to a fork: none but these
@@ -24,6 +26,28 @@ class PreloadError(SupervisorError):
     """A module of `preload` cannot be imported, or does at import what breaks a fork."""
 
     code = ExitCode.CONFIG
+
+
+RUNTIME: Final = "workers.runtime"
+
+LIBRARIES: Final = {
+    "scheduled": ("workers.scheduled",),
+    "queue": ("workers.consumer", "workers.sources.sqlite"),
+}
+"""What the children of each type of job import, beside the runtime. Named, never imported here."""
+
+
+def modules(config: Config) -> tuple[str, ...]:
+    """List what is to be imported for this configuration, in order, each once."""
+    wanted: list[str] = []
+    if config.preload.mode != "none" and any(job.type != "program" for job in config.jobs):
+        wanted.append(RUNTIME)
+        for job in config.jobs:
+            wanted.extend(LIBRARIES.get(job.type, ()))
+    if config.preload.mode == "handlers":
+        wanted.extend(target.partition(":")[0] for job in config.jobs for target in job.targets)
+    wanted.extend(config.preload.modules)
+    return tuple(dict.fromkeys(wanted))
 
 
 def preload(modules: Iterable[str]) -> None:

@@ -78,6 +78,7 @@ class ProcessStatus(TypedDict):
     required: NotRequired[bool]
     failures: NotRequired[int]
     max_failures: NotRequired[int]
+    why: NotRequired[str]
 
 
 class MasterStatus(TypedDict):

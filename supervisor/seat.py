@@ -1,0 +1,196 @@
+"""One seat: a slot of a job as the master keeps it, over all the processes that sit in it.
+
+Data and small questions about it; what happens to a seat is decided by `states` and done by
+`supervisor`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from supervisor import kernel, protocol
+from supervisor.board import UNKNOWN, Page
+from supervisor.config import Job
+from supervisor.process import Exit, Process
+from supervisor.signals import name as signal_name
+from supervisor.slot import Fallen
+from supervisor.states import Cause, Goal, Policy, Restart, State, Status
+
+DEATHS: Final = 20
+"""How many deaths of a seat are remembered."""
+
+_KINDS_OF_NO_BEAT: Final = ("program",)
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """One end of one process. `at` is wall clock time, as text with its offset."""
+
+    at: str
+    uptime_s: float
+    code: int | None
+    signal: str | None
+    cause: str
+
+
+@dataclass(slots=True)
+class Seat:
+    """A slot's settings, its process of now, and its history."""
+
+    job: Job
+    number: int
+    page: Page
+    policy: Policy
+    status: Status = field(default_factory=Status)
+    process: Process | None = None
+    exit: Exit | None = None
+    incarnation: int = 0
+    fallen: tuple[Fallen, ...] = ()
+    leftovers: set[int] = field(default_factory=set)
+    predecessors: set[int] = field(default_factory=set)
+    flying_at_stop: int | None = None
+    drained: int = 0
+    abandoned: int = 0
+    killed: bool = False
+    deaths: deque[Death] = field(default_factory=lambda: deque(maxlen=DEATHS))
+
+    @property
+    def name(self) -> str:
+        """Give the name of the slot, as in `orders:0`."""
+        return f"{self.job.name}:{self.number}"
+
+    @property
+    def title(self) -> str:
+        """Give the title of its process in `ps`."""
+        return f"supervisor: {self.job.kind} [{self.name}]"
+
+    @property
+    def restarts(self) -> int:
+        """Count the starts after the first."""
+        return max(0, self.incarnation - 1)
+
+    @property
+    def at_rest(self) -> bool:
+        """Say whether nothing more happens here by itself: a stop has come to its end."""
+        return not self.status.alive and self.status.goal is Goal.DOWN
+
+    @property
+    def settled(self) -> bool:
+        """Say whether a start has come to an end, a good or a bad one."""
+        return self.status.state not in (State.STARTING, State.STOPPING, State.STOPPED)
+
+    @property
+    def is_watched(self) -> bool:
+        """Say whether its heartbeat counts. A program has none."""
+        return self.job.heartbeat_timeout > 0 and self.job.type not in _KINDS_OF_NO_BEAT
+
+    def overdue_at(self) -> float | None:
+        """Give the time at which the process counts as hung, if it beats no more until then.
+
+        None before its first beat: a `worker` is watched from then on. A park is a promise to
+        sleep, and never overdue by itself. Seconds of the loop's clock.
+        """
+        reading = self.page.read()
+        if not reading.beat_ns:
+            return None
+        alive_until = max(reading.beat_ns, reading.parked_until_ns) / 1e9
+        return alive_until + self.job.heartbeat_timeout
+
+    def forget_last_stop(self) -> None:
+        """Begin the account of a new stop, or of a new process that has seen none."""
+        self.flying_at_stop = None
+        self.drained = self.abandoned = 0
+        self.killed = False
+
+    def remember(self, how: Exit, cause: Cause, now: float) -> Death:
+        """Write a death down."""
+        started = self.status.started_at
+        death = Death(
+            at=timestamp(),
+            uptime_s=round(now - started, 3) if started is not None else 0.0,
+            code=how.code,
+            signal=None if how.signal is None else signal_name(how.signal),
+            cause=cause.value,
+        )
+        self.deaths.append(death)
+        return death
+
+    def row(self, now: float) -> protocol.ProcessStatus:
+        """Give the line of `status`. Reads the board and, for a living process, its memory."""
+        status, reading = self.status, self.page.read()
+        pid = self.process.pid if self.process is not None and status.alive else None
+        death = self.deaths[-1] if self.deaths else None
+        return {
+            "name": self.name,
+            "job": self.job.name,
+            "process": self.number,
+            "kind": self.job.kind,
+            "type": self.job.type,
+            "state": status.state.name,
+            "ready": status.ready,
+            "pid": pid,
+            "uptime_s": _since(status.started_at, now) if pid else None,
+            "restarts": self.restarts,
+            "last_exit": None if death is None else _last_exit(death),
+            "in_flight": reading.in_flight if pid else 0,
+            "done": reading.done,
+            "failed": reading.failed,
+            "retried": reading.retried,
+            "dead": reading.dead,
+            "skipped": reading.skipped,
+            "backlog": None if reading.backlog == UNKNOWN else reading.backlog,
+            "lag": None if reading.lag == UNKNOWN else reading.lag,
+            "rss_bytes": kernel.resident_bytes(pid) if pid else None,
+            "heartbeat_age_s": _since(reading.beat_ns / 1e9 or None, now) if pid else None,
+            "next_start_s": self._next_start(now),
+            "required": self.job.required,
+            "failures": len(status.failures),
+            "max_failures": self.job.max_failures,
+            "why": self.why(),
+        }
+
+    def why(self) -> str:
+        """Say in words what the state is about."""
+        if self.predecessors:
+            return f"waiting for pid {min(self.predecessors)}, of an earlier master, to end"
+        if self.exit is not None and self.leftovers:
+            return f"waiting for pid {min(self.leftovers)}, begun by it, to end"
+        return self.status.why
+
+    def _next_start(self, now: float) -> float | None:
+        waits = self.status.state in (State.BACKOFF, State.FATAL)
+        if not waits or self.status.deadline is None:
+            return None
+        return round(max(0.0, self.status.deadline - now), 3)
+
+
+def policy_of(job: Job) -> Policy:
+    """Give what the state machine has to know of a job."""
+    return Policy(
+        restart=Restart(job.restart),
+        expected_exits=job.expected_exits,
+        backoff=job.backoff,
+        backoff_max=job.backoff_max,
+        stable_after=job.stable_after,
+        max_failures=job.max_failures,
+        failure_window=job.failure_window,
+        fatal_retry=job.fatal_retry,
+        ready_timeout=job.ready_timeout,
+        stop_timeout=job.stop_timeout,
+    )
+
+
+def timestamp() -> str:
+    """Give the wall clock time as RFC 3339 in UTC, with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _last_exit(death: Death) -> protocol.LastExit:
+    return {"code": death.code, "signal": death.signal, "cause": death.cause, "at": death.at}
+
+
+def _since(then: float | None, now: float) -> float | None:
+    return None if then is None else round(max(0.0, now - then), 3)

@@ -1,0 +1,315 @@
+"""The state machine: total, and every loop of restarts bounded, whatever happens in which order."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervisor.states import (
+    DUMP_BEFORE_KILL_S,
+    JITTER,
+    TABLE,
+    Action,
+    Cause,
+    Event,
+    Goal,
+    Kind,
+    Policy,
+    Restart,
+    State,
+    Status,
+    backoff_delay,
+    step,
+)
+
+POLICY = Policy()
+
+
+def happen(
+    status: Status, kind: Kind, now: float, policy: Policy = POLICY, **more: object
+) -> tuple[Status, tuple[Action, ...]]:
+    return step(policy, status, Event(kind, now, **more))  # type: ignore[arg-type]  # test shorthand
+
+
+def running(policy: Policy = POLICY, at: float = 0.0) -> Status:
+    status, _ = happen(Status(), Kind.START, at, policy)
+    return happen(status, Kind.READY, at, policy)[0]
+
+
+def test_the_table_has_a_cell_for_every_event_in_every_state() -> None:
+    assert set(TABLE) == set(itertools.product(State, Kind))
+
+
+def test_a_start_spawns_and_gives_the_process_its_time_to_get_ready() -> None:
+    status, actions = happen(Status(), Kind.START, 100.0)
+    assert actions == (Action.SPAWN,)
+    assert (status.state, status.deadline) == (State.STARTING, 130.0)
+    assert not status.ready
+    status, _ = happen(status, Kind.READY, 101.0)
+    assert (status.state, status.deadline, status.ready) == (State.RUNNING, None, True)
+
+
+def test_a_process_that_never_gets_ready_is_dumped_killed_and_counts_as_failed() -> None:
+    status, _ = happen(Status(), Kind.START, 0.0)
+    status, actions = happen(status, Kind.DEADLINE, 30.0)
+    assert actions == (Action.DUMP_STACKS,)
+    assert status.deadline == pytest.approx(30.0 + DUMP_BEFORE_KILL_S)
+    status, actions = happen(status, Kind.DEADLINE, 30.2)
+    assert actions == (Action.KILL,)
+    status, _ = happen(status, Kind.EXIT, 30.3, signal=9)
+    assert (status.state, status.cause, len(status.failures)) == (
+        State.BACKOFF,
+        Cause.NOT_READY,
+        1,
+    )
+
+
+def test_a_hung_process_counts_as_failed() -> None:
+    status, actions = happen(running(), Kind.HUNG, 70.0)
+    assert actions == (Action.DUMP_STACKS,)
+    status, actions = happen(status, Kind.DEADLINE, 70.2)
+    assert actions == (Action.KILL,)
+    status, _ = happen(status, Kind.EXIT, 70.3, signal=9)
+    assert (status.cause, len(status.failures)) == (Cause.HUNG, 1)
+
+
+def test_backoff_doubles_up_to_the_maximum() -> None:
+    assert [backoff_delay(POLICY, n) for n in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_backoff_goes_back_only_after_a_stable_run() -> None:
+    status = running()
+    for uptime, expected in ((0.1, 1.0), (9.9, 2.0), (0.1, 4.0), (10.0, 1.0), (0.1, 2.0)):
+        begin = status.started_at or 0.0
+        status, _ = happen(status, Kind.EXIT, begin + uptime, code=1)
+        assert status.deadline == pytest.approx(begin + uptime + expected)
+        status, _ = happen(status, Kind.DEADLINE, status.deadline or 0.0)
+        status, _ = happen(status, Kind.READY, status.started_at or 0.0)
+
+
+def test_the_tenth_failure_within_the_window_is_fatal_and_tried_again_later() -> None:
+    status = running()
+    for number in range(1, 11):
+        status, _ = happen(status, Kind.EXIT, number * 20.0, code=1)
+        assert status.state is (State.BACKOFF if number < 10 else State.FATAL)
+        if number < 10:
+            status, _ = happen(status, Kind.DEADLINE, number * 20.0 + 5)
+            status, _ = happen(status, Kind.READY, number * 20.0 + 5)
+    assert status.deadline == 200.0 + 300.0
+    status, actions = happen(status, Kind.DEADLINE, 500.0)
+    assert actions == (Action.SPAWN,)
+
+
+def test_failures_leave_the_window() -> None:
+    policy = replace(POLICY, max_failures=3, failure_window=60.0)
+    status = running(policy)
+    for at in (10.0, 40.0, 80.0, 110.0, 150.0):
+        status, _ = happen(status, Kind.EXIT, at, policy, code=1)
+        assert status.state is State.BACKOFF, at
+        status, _ = happen(status, Kind.DEADLINE, at + 1, policy)
+        status, _ = happen(status, Kind.READY, at + 1, policy)
+
+
+def test_exit_78_is_fatal_at_once_and_for_good() -> None:
+    status, actions = happen(running(), Kind.EXIT, 1.0, code=78)
+    assert (status.state, status.deadline, actions) == (State.FATAL, None, ())
+    assert status.cause is Cause.CONFIGURATION
+
+
+def test_a_start_by_hand_forgives() -> None:
+    status, _ = happen(running(), Kind.EXIT, 1.0, code=78)
+    status, actions = happen(replace(status, failures=(1.0, 2.0)), Kind.START, 5.0)
+    assert (actions, status.failures, status.backoff_step) == ((Action.SPAWN,), (), 0)
+
+
+@pytest.mark.parametrize(
+    ("restart", "code", "state"),
+    [
+        (Restart.ALWAYS, 0, State.BACKOFF),
+        (Restart.ALWAYS, 1, State.BACKOFF),
+        (Restart.ON_FAILURE, 0, State.EXITED),
+        (Restart.ON_FAILURE, 1, State.BACKOFF),
+        (Restart.NEVER, 0, State.EXITED),
+        (Restart.NEVER, 1, State.FATAL),
+    ],
+)
+def test_what_follows_an_exit_is_the_policys_word(
+    restart: Restart, code: int, state: State
+) -> None:
+    policy = replace(POLICY, restart=restart)
+    status, _ = happen(running(policy), Kind.EXIT, 60.0, policy, code=code)
+    assert status.state is state
+    assert status.ready == (state is State.EXITED)
+
+
+def test_a_clean_exit_of_a_stable_run_waits_its_backoff_and_is_no_failure() -> None:
+    status, _ = happen(running(), Kind.EXIT, 60.0, code=0)
+    assert (status.state, status.deadline, status.failures) == (State.BACKOFF, 61.0, ())
+
+
+def test_a_clean_exit_soon_after_the_start_is_a_failure() -> None:
+    status, _ = happen(running(), Kind.EXIT, 1.0, code=0)
+    assert len(status.failures) == 1
+
+
+def test_a_death_by_signal_is_never_expected() -> None:
+    policy = replace(POLICY, restart=Restart.ON_FAILURE)
+    status, _ = happen(running(), Kind.EXIT, 60.0, policy, signal=15)
+    assert status.state is State.BACKOFF
+
+
+def test_a_stop_is_repeated_each_second_then_dumped_then_killed() -> None:
+    policy = replace(POLICY, stop_timeout=3.0)
+    status, actions = happen(running(policy), Kind.STOP, 10.0, policy)
+    seen = [(10.0, actions)]
+    while status.deadline is not None and status.deadline < 15:
+        at = status.deadline
+        status, actions = happen(status, Kind.DEADLINE, at, policy)
+        seen.append((at, actions))
+    assert [(round(at, 3), what[0]) for at, what in seen] == [
+        (10.0, Action.ASK_TO_STOP),
+        (11.0, Action.ASK_TO_STOP),
+        (12.0, Action.ASK_TO_STOP),
+        (12.8, Action.DUMP_STACKS),
+        (13.0, Action.KILL),
+        (14.0, Action.KILL),
+    ]
+
+
+def test_a_stop_ends_in_stopped_whatever_the_exit_code() -> None:
+    for how in ({"code": 0}, {"code": 1}, {"code": 78}, {"signal": 9}):
+        status, _ = happen(running(), Kind.STOP, 10.0)
+        status, actions = happen(status, Kind.EXIT, 11.0, **how)
+        assert (status.state, status.goal, actions) == (State.STOPPED, Goal.DOWN, ())
+        assert status.cause is Cause.ASKED
+
+
+def test_a_recycle_starts_anew_and_is_no_failure() -> None:
+    status, actions = happen(running(), Kind.RECYCLE, 10.0)
+    assert actions == (Action.ASK_TO_STOP,)
+    status, actions = happen(status, Kind.EXIT, 11.0, code=0)
+    assert (status.state, actions, status.failures) == (State.STARTING, (Action.SPAWN,), ())
+    assert status.cause is Cause.RECYCLED
+
+
+def test_a_stop_in_the_middle_of_a_recycle_wins() -> None:
+    status, _ = happen(running(), Kind.RECYCLE, 10.0)
+    status, _ = happen(status, Kind.STOP, 10.5)
+    status, actions = happen(status, Kind.EXIT, 11.0, code=0)
+    assert (status.state, actions) == (State.STOPPED, ())
+
+
+def test_a_second_and_a_third_stop_shorten_the_first() -> None:
+    status, _ = happen(running(), Kind.STOP, 10.0)
+    status, actions = happen(status, Kind.FAST, 11.0)
+    assert (actions, status.stop_by) == ((Action.ASK_TO_HURRY,), 12.0)
+    status, actions = happen(status, Kind.KILL, 11.5)
+    assert actions == (Action.KILL,)
+
+
+def test_a_fork_that_fails_is_tried_again_and_is_no_failure_of_the_job() -> None:
+    status, _ = happen(Status(), Kind.START, 0.0, replace(POLICY, backoff=0.0))
+    status, _ = happen(status, Kind.NOT_SPAWNED, 0.0, replace(POLICY, backoff=0.0))
+    assert (status.state, status.failures) == (State.BACKOFF, ())
+    assert (status.deadline or 0) >= 1.0 - JITTER
+
+
+# --- whatever happens ------------------------------------------------------------------------
+
+policies = st.builds(
+    Policy,
+    restart=st.sampled_from(Restart),
+    backoff=st.sampled_from([0.0, 0.1, 1.0]),
+    backoff_max=st.sampled_from([1.0, 30.0]),
+    stable_after=st.sampled_from([0.0, 1.0, 10.0]),
+    max_failures=st.integers(1, 12),
+    failure_window=st.sampled_from([1.0, 60.0, 600.0]),
+    fatal_retry=st.sampled_from([None, 300.0]),
+    ready_timeout=st.sampled_from([0.0, 1.0, 30.0]),
+    stop_timeout=st.sampled_from([0.0, 0.1, 3.0, 30.0]),
+)
+
+events = st.tuples(
+    st.sampled_from(Kind),
+    st.floats(0, 40),
+    st.sampled_from([None, 0, 1, 78]),
+    st.floats(0, 1, exclude_max=True),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(policies, st.lists(events, max_size=60))
+def test_invariants_hold_on_every_walk(
+    policy: Policy, walk: list[tuple[Kind, float, int | None, float]]
+) -> None:
+    status, now, processes = Status(), 0.0, 0
+    for kind, pause, code, jitter in walk:
+        if kind is Kind.EXIT and not processes:
+            continue  # what is not there cannot die
+        now += pause
+        if kind is Kind.EXIT:
+            processes -= 1
+        before = status
+        number = 9 if code is None else None
+        status, actions = step(policy, status, Event(kind, now, code, number, jitter))
+        processes += actions.count(Action.SPAWN)
+        if kind is Kind.NOT_SPAWNED and before.state is State.STARTING:
+            processes -= 1
+        assert processes == int(status.alive), "one process in a slot, exactly while it is alive"
+        if status.state is State.STOPPING:
+            assert status.deadline is not None, "no stop without an end"
+        if status.state is State.BACKOFF:
+            assert status.deadline is not None, "no backoff without a next start"
+        if status.state in (State.STOPPED, State.EXITED, State.RUNNING):
+            assert status.deadline is None
+        if kind is Kind.STOP:
+            assert status.goal is Goal.DOWN
+        assert len(status.failures) <= policy.max_failures or policy.fatal_retry is not None
+
+
+ways_to_fail = st.sampled_from(
+    ["never ready", "dies at once", "ready, then dies", "clean", "hangs"]
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(ways_to_fail, st.sampled_from([0.0, 1.0]), st.integers(1, 12))
+def test_no_way_of_failing_is_started_without_bound(way: str, backoff: float, limit: int) -> None:
+    """Simulate an hour: the spawns are bounded by the budget and the retries from FATAL."""
+    policy = Policy(backoff=backoff, max_failures=limit, stable_after=10.0)
+    status, actions = step(policy, Status(), Event(Kind.START, 0.0))
+    now, spawns = 0.0, 1
+    while now < 3600:
+        kind, pause, code = _next(way, status)
+        now += pause
+        if kind is Kind.DEADLINE:
+            now = max(now, status.deadline or now)
+        status, actions = step(
+            policy, status, Event(kind, now, code, None if code is not None else 9)
+        )
+        spawns += actions.count(Action.SPAWN)
+        if status.state is State.FATAL and status.deadline is None:
+            break
+    windows = 3600 / policy.failure_window + 1
+    retries = 3600 / (policy.fatal_retry or 3600) + 1
+    assert spawns <= limit * windows + retries + 1
+
+
+def _next(way: str, status: Status) -> tuple[Kind, float, int | None]:
+    if status.state in (State.BACKOFF, State.FATAL):
+        return Kind.DEADLINE, 0.0, None
+    if status.state is State.STOPPING:
+        return Kind.EXIT, 0.3, None
+    if way == "never ready":
+        return Kind.DEADLINE, 0.0, None
+    if way == "dies at once":
+        return Kind.EXIT, 0.01, 1
+    if status.state is State.STARTING:
+        return Kind.READY, 0.01, None
+    if way == "hangs":
+        return Kind.HUNG, 60.0, None
+    return Kind.EXIT, 0.01, 0 if way == "clean" else 1
