@@ -6,13 +6,17 @@ begins here and must answer at once, also when the rest of the file is broken ju
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from supervisor import ini, values
+from supervisor.errors import ConfigError, Problem
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """The name of a supervisor and the two folders that belong to it."""
+    """The name of a supervisor and the two folders that belong to it, absolute."""
 
     name: str
     run_dir: Path
@@ -20,5 +24,72 @@ class Location:
 
 
 def locate(path: Path) -> Location:
-    """Read from the file where its supervisor is."""
-    raise NotImplementedError(path)
+    """Read from the file where its supervisor is; faults elsewhere in the file do not matter.
+
+    Raises: ConfigError when the file cannot be read or one of the three keys is wrong.
+    """
+    return of(ini.read(path, wanted="supervisor"), path)
+
+
+def of(document: ini.Document, path: Path) -> Location:
+    """Give the location that a document names. Raises: ConfigError with one to three problems."""
+    section = document.sections.get("supervisor") or ini.Section(
+        "supervisor", ini.Source(str(path), path.absolute()), 0
+    )
+    problems: list[Problem] = []
+    name = _name(section, path, problems)
+    run_dir = _path(section, "run_dir", problems)
+    state_dir = _path(section, "state_dir", problems)
+    if not problems:
+        state_dir = state_dir or _default_state_dir(name)
+        if state_dir is None:
+            message = f"uid {os.geteuid()} has no home in the password file; set state_dir"
+            problems.append(section.problem(message, key="state_dir"))
+        else:
+            return Location(name, run_dir or _default_run_dir(name, state_dir), state_dir)
+    raise ConfigError(*problems)
+
+
+def _name(section: ini.Section, path: Path, problems: list[Problem]) -> str:
+    entry = section.entries.get("name")
+    try:
+        return values.supervisor_name(ini.given(entry).line() if entry else path.stem)
+    except ValueError as fault:
+        if entry:
+            problems.append(entry.problem(str(fault)))
+        else:
+            message = f"the file's stem would be the name, but {fault}; set name"
+            problems.append(section.problem(message, key="name"))
+        return ""
+
+
+def _path(section: ini.Section, key: str, problems: list[Problem]) -> Path | None:
+    entry = section.entries.get(key)
+    if entry is None:
+        return None
+    try:
+        return values.path(ini.given(entry))
+    except ValueError as fault:
+        problems.append(entry.problem(str(fault)))
+        return None
+
+
+def _default_state_dir(name: str) -> Path | None:
+    """Source: the contract; from name and uid alone, so that `sudo` and cron find the same one."""
+    uid = os.geteuid()
+    if uid == 0:
+        return Path("/var/lib", name)
+    from pwd import getpwuid  # root never needs it
+
+    try:
+        return Path(getpwuid(uid).pw_dir, ".local/state", name)
+    except KeyError:
+        return None
+
+
+def _default_run_dir(name: str, state_dir: Path) -> Path:
+    uid = os.geteuid()
+    if uid == 0:
+        return Path("/run", name)
+    users = Path("/run/user", str(uid))
+    return users / name if users.is_dir() else state_dir / "run"

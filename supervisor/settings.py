@@ -1,0 +1,626 @@
+"""The table of every section, type and key that a configuration may hold.
+
+One row a key: how it is read, its default in the file's own words, what it means, which types of
+jobs have it, and what a reload does about a change of it. Keys that a later release builds stand
+here too, so that a file which uses one is told so, and not that the key is unknown. Errors,
+nearest words and README's reference (`python -m supervisor.settings`) come from this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+from supervisor import values
+from supervisor.secret import Given, Secret, plain
+
+T = TypeVar("T")
+Reader = Callable[[Given], object]
+
+LIVE: Final = "live"
+RESTART: Final = "restart"
+SUPERVISOR: Final = "supervisor"
+"""What a reload does about a changed key: takes it over, restarts the job, or refuses."""
+
+DAEMON_TYPES: Final = ("worker", "program", "scheduled", "queue", "stream", "kafka", "table")
+API_TYPES: Final = ("asgi", "grpc")
+BUILT_TYPES: Final = frozenset({"worker", "program", "scheduled", "queue"})
+CONSUMERS: Final = frozenset({"queue", "stream", "kafka", "table"})
+"""The types that take messages from a source and give them to a handler."""
+
+EVERY: Final = frozenset(DAEMON_TYPES + API_TYPES)
+DEFAULT_MARK: Final = ".ANY"
+"""What the key of a family ends with: `option.ANY` is `option.colour`, `option.size` ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key of one section. `default` is the text that a file would hold, None for nothing."""
+
+    key: str
+    read: Reader
+    default: str | None
+    meaning: str
+    reload: str = RESTART
+    types: frozenset[str] = EVERY
+    built: bool = True
+    needed: bool = False
+
+    @property
+    def family(self) -> str | None:
+        """Give what the keys of a family begin with (`option.`), None for a single key."""
+        return self.key.removesuffix("ANY") if self.key.endswith(DEFAULT_MARK) else None
+
+    def default_value(self) -> object:
+        """Read the default, or give None where there is none."""
+        if self.default is None:
+            return None
+        return self.read(Given((plain(self.default),), Path("/")))
+
+
+def _one(read: Callable[[str], T]) -> Callable[[Given], T]:
+    """Make a reader of values that take one line."""
+    return lambda given: read(given.line())
+
+
+def _many(read: Callable[[str], T]) -> Callable[[Given], T]:
+    """Make a reader of values that may take several lines."""
+    return lambda given: read(given.text())
+
+
+def _secret(given: Given) -> Secret:
+    return given.secret()
+
+
+def _number(least: int, most: int) -> Reader:
+    return _one(values.number(least, most))
+
+
+def _choice(*words: str) -> Reader:
+    return _one(values.choice(*words))
+
+
+_duration = _one(values.duration)
+_positive = _one(values.positive_duration)
+_boolean = _one(values.boolean)
+_size = _one(values.size)
+_text = _one(values.line)
+_names = _many(values.items)
+_topics = _many(values.topics)
+_attribute = _one(values.attribute)
+
+_live = partial(Setting, reload=LIVE)
+_later = partial(Setting, built=False)
+
+_SUPERVISOR: Final = (
+    Setting("name", _one(values.supervisor_name), None, "the file's stem by default", SUPERVISOR),
+    Setting(
+        "run_dir",
+        values.path,
+        None,
+        "pid file and control socket; `/run/NAME` as root, else `/run/user/UID/NAME` where that"
+        " folder is, else `state_dir/run`",
+        SUPERVISOR,
+    ),
+    Setting(
+        "state_dir",
+        values.path,
+        None,
+        "what must outlive a restart; `/var/lib/NAME` as root, else `~/.local/state/NAME`",
+        SUPERVISOR,
+    ),
+    _live(
+        "log_level",
+        _choice("debug", "info", "warning", "error", "critical"),
+        "info",
+        "the least level that is logged",
+    ),
+    _live(
+        "log_format",
+        _choice("json", "text"),
+        None,
+        "json or text; by default text on a terminal, json otherwise",
+    ),
+    _live("log_file", values.log_file, "-", "`-` is the standard output"),
+    _live("log_max_bytes", _size, "50MB", "rotate `log_file` at this size; 0 = never"),
+    _live("log_backups", _number(0, 1000), "5", "rotated files to keep"),
+    _live("stop_timeout", _positive, None, "cap of a whole stop; the longest of the jobs + 5s"),
+    Setting(
+        "preload",
+        _many(values.preload),
+        "libraries",
+        "what the master imports once before it forks: `none`, `libraries` (the runtime and the"
+        " client libraries of the enabled jobs), `handlers` (their modules too), or a list of"
+        " modules, which adds to `libraries`",
+        SUPERVISOR,
+    ),
+    Setting("socket_mode", _one(values.mode), "0600", "of the control socket", SUPERVISOR),
+    _later(
+        "socket_group",
+        _text,
+        None,
+        "its members have the power of the supervisor's user",
+        SUPERVISOR,
+    ),
+    Setting(
+        "pythonpath",
+        values.paths,
+        None,
+        "where handlers are imported from; by default the configuration's folder",
+        RESTART,
+    ),
+    _later("user", _text, None, "run as this user", SUPERVISOR),
+    _later("group", _text, None, "run as this group", SUPERVISOR),
+)
+
+_INCLUDE: Final = (
+    Setting("files", _names, None, "more files, as names or patterns (`conf.d/*.ini`)", RESTART),
+)
+
+_WORKER: Final = (
+    Setting(
+        "enable",
+        _boolean,
+        "true",
+        "the main switch; false: `start` says so and exits 0",
+        SUPERVISOR,
+    ),
+    Setting(
+        "mode",
+        _choice("standalone", "embedded"),
+        "standalone",
+        "embedded: an application starts the supervisor, `start` needs `--mode standalone`",
+        SUPERVISOR,
+    ),
+)
+
+_KIND: Final = (
+    _live("enable", _boolean, "true", "false: no job of this kind runs"),
+    _live("jobs", _names, None, "names of the jobs to run; empty: all of this kind"),
+)
+
+_CRON_KIND: Final = (
+    _later("history", _number(1, 1_000_000), "1000", "runs to remember, a job", LIVE),
+)
+
+_PLACE: Final = (
+    _later("user", _text, None, "run as this user"),
+    _later("group", _text, None, "run as this group"),
+    _later("umask", _one(values.mode), None, "of the process; inherited by default"),
+    _later("nice", _number(0, 19), None, "of the process; inherited by default"),
+    _later("cpu_affinity", _names, None, "processor numbers; inherited by default"),
+    Setting("directory", values.folder, None, "working directory; inherited by default"),
+    _later("limit_nofile", _number(16, 1 << 30), None, "open files; inherited by default"),
+    _later("limit_core", _size, None, "size of a core file; inherited by default"),
+    _later("limit_memory", _size, None, "RLIMIT_AS; inherited by default"),
+    Setting("environment", values.environment, None, "`KEY=VALUE`, one a line"),
+    _later("env_file", values.path, None, "a file with more such lines"),
+)
+
+_LOGS: Final = (
+    _live("log_file", values.log_file, "-", "captured output; `-` is the supervisor's log"),
+    _live("log_max_bytes", _size, "50MB", "rotate `log_file` at this size; 0 = never"),
+    _live("log_backups", _number(0, 1000), "5", "rotated files to keep"),
+    _later("log_rate", _number(1, 10_000_000), None, "lines a second; what is above is dropped"),
+)
+
+_STOP: Final = (
+    _live(
+        "stop_timeout",
+        _duration,
+        "30s",
+        "how long a drain may take; then the stacks are dumped and the group is killed",
+    ),
+    _live("stop_signal", _one(values.signal_number), "TERM", "asks for the drain, once a second"),
+)
+
+_OPTION: Final = (Setting("option.ANY", _secret, None, '`context.options["ANY"]`'),)
+
+_COMMON: Final = (
+    _live("enable", _boolean, "true", "false: this job does not run"),
+    _live("required", _boolean, "true", "counts for READY"),
+    _live("processes", _number(0, 4096), "1", "OS processes of this job; 0 is allowed"),
+    _live(
+        "restart",
+        _choice("always", "on-failure", "never"),
+        "always",
+        "what follows on an end: always, on-failure or never a new process",
+    ),
+    _live("expected_exits", _many(values.exit_codes), "0", "exit codes that count as success"),
+    _live("backoff", _positive, "1s", "wait before the first restart; doubles, 20 % jitter"),
+    _live("backoff_max", _positive, "30s", "the longest such wait"),
+    _live("stable_after", _duration, "10s", "uptime after which a process has proved itself"),
+    _live("max_failures", _number(1, 1_000_000), "10", "so many within the window are FATAL"),
+    _live("failure_window", _positive, "10m", "sliding"),
+    _live(
+        "fatal_retry", _one(values.duration_or("never")), "5m", "try again from FATAL; or `never`"
+    ),
+    _live(
+        "on_fatal",
+        _choice("keep", "exit"),
+        "keep",
+        "exit: the supervisor drains everything and exits 1",
+    ),
+    _live("ready_timeout", _positive, "30s", "not READY by then: killed, a failure"),
+    _live(
+        "heartbeat_timeout",
+        _duration,
+        "60s",
+        "the work loop has not beaten for so long: stacks to the log, killed, a failure; 0 = off,"
+        " always off for `program`",
+    ),
+    *_STOP,
+    _later("depends_on", _names, None, "`other:ready`, `:started` or `:completed`", LIVE),
+    _later(
+        "max_memory", _one(values.size_or("off")), "off", "recycle a process above this size", LIVE
+    ),
+    _later(
+        "max_lifetime", _one(values.duration_or("off")), "off", "recycle an older process", LIVE
+    ),
+    _later(
+        "max_messages",
+        _one(values.number_or("off", 1, 1 << 50)),
+        "off",
+        "recycle a process after so many messages",
+        LIVE,
+    ),
+    *_PLACE,
+    _later("inherit_environment", _boolean, "true", "false: begin with an empty environment"),
+    *_LOGS,
+    *_OPTION,
+)
+
+
+def _only(rows: tuple[Setting, ...], *types: str, built: bool = True) -> Iterator[Setting]:
+    """Give rows that belong to these types alone."""
+    for row in rows:
+        yield Setting(
+            row.key,
+            row.read,
+            row.default,
+            row.meaning,
+            row.reload,
+            frozenset(types),
+            built and row.built,
+            row.needed,
+        )
+
+
+_TYPE: Final = Setting(
+    "type", _choice(*DAEMON_TYPES), None, "what kind of work this is", needed=True
+)
+
+_WORKER_TYPE: Final = (
+    Setting(
+        "target", _attribute, None, "a `workers.Worker` subclass or `run(context)`", needed=True
+    ),
+    Setting("health_interval", _positive, "30s", "how often `health_check()` is asked"),
+)
+
+_PROGRAM_TYPE: Final = (
+    Setting("command", _many(values.command), None, "what is executed; no shell", needed=True),
+    Setting("notify", _boolean, "false", "READY when it says so on its NOTIFY_SOCKET"),
+)
+
+_SCHEDULED_TYPE: Final = (
+    Setting("handler", _attribute, None, "`module:attr`, called each time", needed=True),
+    Setting("interval", _positive, "5m", "from the end of one run to the next"),
+    Setting("jitter", _duration, "0s", "up to so much is added to each interval, by chance"),
+    Setting("run_at_start", _boolean, "false", "run once at the start, then each interval"),
+)
+
+_QUEUE_TYPE: Final = (
+    Setting(
+        "url",
+        values.queue_url,
+        None,
+        "`sqlite:///PATH` relative to the file, `sqlite:////PATH` absolute; `redis://` is not in"
+        " this release",
+        needed=True,
+    ),
+    Setting(
+        "topics", _topics, None, "`payment.retry:5, system.cleanup`, with weights", needed=True
+    ),
+    Setting(
+        "order_topics",
+        _choice("weighted", "strict"),
+        "weighted",
+        "strict: a topic only when those before it are empty",
+    ),
+)
+
+_STREAM_TYPE: Final = (
+    Setting("url", _secret, None, "`redis://...`", needed=True),
+    Setting("topics", _topics, None, "names of streams", needed=True),
+    Setting("group", _text, None, "consumer group", needed=True),
+)
+
+_KAFKA_TYPE: Final = (
+    Setting("brokers", _names, None, "`host:port`, several", needed=True),
+    Setting("topics", _topics, None, "names of topics", needed=True),
+    Setting("group", _text, None, "consumer group", needed=True),
+    Setting("order", _choice("partition", "key", "none"), "partition", "what stays in order"),
+    Setting("auto_offset_reset", _choice("earliest", "latest"), "earliest", "for a new group"),
+    Setting("client.ANY", _secret, None, "passed to kafka-python as it is"),
+)
+
+_TABLE_TYPE: Final = (
+    Setting("url", _secret, None, "`postgresql://...` or `sqlite:///...`", needed=True),
+    Setting("table", _text, None, "its name", needed=True),
+    Setting("key", _text, "id", "column of the key"),
+    Setting("status", _text, "status", "column of the status"),
+    Setting("pending", _text, "pending", "word stored for a row to do"),
+    Setting("done", _text, "done", "word stored for a row that is done"),
+    Setting("failed", _text, "failed", "word stored for a row that failed"),
+    Setting("order_by", _text, None, "column of the order; the key by default"),
+    Setting("where", _many(values.line), None, "trusted SQL"),
+    Setting("batch_size", _number(1, 100_000), "100", "rows a claim"),
+    Setting("poll_interval", _positive, "1s", "wait after an empty claim"),
+    Setting("claim", _choice("lock", "lease"), "lock", "how a row is held"),
+    Setting("notify", _text, None, "channel of NOTIFY"),
+    Setting("attempts_column", _text, None, "where attempts are counted"),
+    Setting("error_column", _text, None, "where the last error is written"),
+    Setting("lease_column", _text, None, "where the end of a lease is written"),
+)
+
+_CONSUMER: Final = (
+    Setting("handler", _attribute, None, "`module:attr`; none: acknowledged, with a warning"),
+    Setting("handler.ANY", _attribute, None, "the handler of the topic ANY"),
+    Setting("concurrency", _number(1, 256), "10", "threads of a bounded pool, a process"),
+    _later("min_concurrency", _number(1, 256), None, "shrink to this below 20 % queue"),
+    _later("max_concurrency", _number(1, 256), None, "grow to this above 80 % queue"),
+    Setting(
+        "queue_size",
+        _number(1, 1_000_000),
+        None,
+        "fetched and waiting; full: fetching stops; the larger of 100 and two batches",
+    ),
+    Setting("retries", _number(0, 1_000_000), "3", "further calls after the first"),
+    Setting("retry_backoff", _positive, "1s", "wait before the first retry; doubles"),
+    Setting("retry_backoff_max", _positive, "30s", "the longest such wait"),
+    _later("handler_timeout", _positive, None, "then stacks, the rest drains, killed"),
+    _later("rate_limit", _one(values.rate), None, "`100/s`, over all processes of the job"),
+    Setting("dead_letter", _one(values.word_or("on", "off")), "on", "on, off or a name"),
+    _later("idempotency", _secret, "none", "none or the URL of a store"),
+    _later("idempotency_key", _text, "id", "id, key or data.FIELD"),
+    _later("idempotency_ttl", _positive, "1d", "how long a key is remembered"),
+    Setting("lease", _positive, "30s", "how long a fetched message is ours; renewed"),
+    _later("batch", _number(1, 100_000), "1", "above 1: `handle_batch`"),
+    Setting("io_timeout", _positive, "5s", "one call to a server"),
+    Setting("progress_timeout", _positive, "5m", "a backlog and nothing done: not ready"),
+    Setting("latency_limit", _positive, None, "oldest age that an alert may fire at"),
+    _later("pool_size", _number(1, 10_000), None, "connections a process; `concurrency`"),
+)
+
+_DAEMON: Final = (
+    _TYPE,
+    *_COMMON,
+    *_only(_WORKER_TYPE, "worker"),
+    *_only(_PROGRAM_TYPE, "program"),
+    *_only(_SCHEDULED_TYPE, "scheduled"),
+    *_only(_QUEUE_TYPE, "queue"),
+    *_only(_STREAM_TYPE, "stream", built=False),
+    *_only(_KAFKA_TYPE, "kafka", built=False),
+    *_only(_TABLE_TYPE, "table", built=False),
+    *_only(_CONSUMER, *sorted(CONSUMERS)),
+)
+
+_LOCK_ERROR: Final = _choice("skip", "run", "hold")
+
+_CRON: Final = (
+    _later("schedule", _text, None, "5 fields, 6 with seconds first, `@hourly`, `@every 90s`"),
+    _later("handler", _attribute, None, "`module:attr`"),
+    _later("enable", _boolean, "true", "false: this job does not run"),
+    _later("timezone", _text, "Asia/Shanghai", "of the schedule"),
+    _later("timeout", _positive, "10m", "then the run's process group is killed"),
+    _later("retries", _number(0, 1_000_000), "0", "further runs after a failure"),
+    _later("retry_backoff", _positive, None, "wait before the first retry"),
+    _later("lock", _secret, "none", "none, `redis://...` or `postgresql://...`"),
+    _later("lock_timeout", _positive, "5m", "renewed while the run lives"),
+    _later("lock_error", _LOCK_ERROR, "hold", "when the lock cannot be asked: skip, run, hold"),
+    _later("overlap", _choice("skip", "queue", "replace", "allow"), "skip", "the last still runs"),
+    _later("missed", _choice("skip", "once", "all"), "skip", "what to do with missed runs"),
+    _later("missed_limit", _number(0, 1_000_000), "10", "catch up at most so many"),
+    _later("deadline", _positive, "1h", "a run that could not start by then is missed"),
+    _later("dst", _choice("once", "both", "skip"), "once", "the hour that comes twice"),
+    _later("jitter", _duration, "0s", "up to so much is added, by chance"),
+    _later("after", _names, None, "`a, b:failure`: run after these"),
+    _later("start_at", _text, None, "not before"),
+    _later("end_at", _text, None, "not after"),
+    _later("max_runs", _number(1, 1 << 50), None, "then it ends"),
+    _later("max_age", _positive, None, "no success for so long: overdue"),
+    _later("args", _many(values.line), None, "JSON"),
+    _later("ping_url", _secret, None, "called after each run"),
+    _later("dispatch", _text, "run", "run or `daemon:NAME/TOPIC`"),
+    *_STOP,
+    *_PLACE,
+    *_LOGS,
+    *_OPTION,
+)
+
+_API: Final = (
+    _later("type", _choice(*API_TYPES), "asgi", "grpc, or leave it out"),
+    _later("app", _attribute, None, "ASGI or WSGI application or factory"),
+    _later("servicer", _attribute, None, "of a gRPC service"),
+    _later("bind", _text, None, "HOST:PORT, unix:PATH or systemd:NAME"),
+    *_COMMON,
+)
+
+_HTTP: Final = (
+    _later("enable", _boolean, "false", "health, metrics and page, a process of its own"),
+    _later("bind", _text, "127.0.0.1:8084", "HOST:PORT"),
+    _later("token", _secret, None, "at least 16 characters"),
+    _later("allowed_hosts", _names, None, "further Host names"),
+    _later("user", _text, None, "run as this user"),
+)
+
+
+def _with_defaults(kind: tuple[Setting, ...], jobs: tuple[Setting, ...]) -> tuple[Setting, ...]:
+    """Give the keys of `[daemon]`: its own, and those of its jobs as their defaults."""
+    own = {row.key for row in kind}
+    return (*kind, *(row for row in jobs if row.key not in own))
+
+
+KINDS: Final = ("daemon", "cron", "api")
+"""The kinds of jobs: each has a section of its own and one for each job, `[daemon:NAME]`."""
+
+BUILT_KINDS: Final = frozenset({"daemon"})
+
+SECTIONS: Final = {
+    "supervisor": _SUPERVISOR,
+    "include": _INCLUDE,
+    "worker": _WORKER,
+    "daemon": _with_defaults(_KIND, _DAEMON),
+    "daemon:NAME": _DAEMON,
+    "cron": _with_defaults((*_KIND, *_CRON_KIND), _CRON),
+    "cron:NAME": _CRON,
+    "api": _with_defaults(_KIND, _API),
+    "api:NAME": _API,
+    "http": _HTTP,
+}
+"""All rows by section; several rows of one key belong to different types."""
+
+_OTHER_WORDS: Final = {
+    "spec": "schedule",
+    "enabled": "enable",
+    "autostart": "enable",
+    "numprocs": "processes",
+    "instances": "processes",
+    "replicas": "processes",
+    "workers": "processes",
+    "startsecs": "stable_after",
+    "startretries": "max_failures",
+    "stopwaitsecs": "stop_timeout",
+    "stopsignal": "stop_signal",
+    "autorestart": "restart",
+    "exitcodes": "expected_exits",
+    "priority": "depends_on",
+    "cwd": "directory",
+    "env": "environment",
+    "cmd": "command",
+    "every": "interval",
+    "threads": "concurrency",
+    "max_retries": "retries",
+    "loglevel": "log_level",
+    "logfile": "log_file",
+    "logfile_maxbytes": "log_max_bytes",
+    "logfile_backups": "log_backups",
+    "stdout_logfile": "log_file",
+    "stdout_logfile_maxbytes": "log_max_bytes",
+    "stdout_logfile_backups": "log_backups",
+    "pidfile": "run_dir",
+    "identifier": "name",
+}
+_OTHER_SECTIONS: Final = {
+    "supervisord": "supervisor",
+    "program": "daemon",
+    "consumer": "daemon",
+    "job": "daemon",
+    "scheduler": "cron",
+    "web": "api",
+    "inet_http_server": "http",
+}
+"""The words that the seeds and PyPI's Supervisor have for ours."""
+
+
+@cache
+def _index(section: str) -> dict[str, tuple[Setting, ...]]:
+    found: dict[str, list[Setting]] = {}
+    for row in SECTIONS[section]:
+        found.setdefault(row.family or row.key, []).append(row)
+    return {key: tuple(rows) for key, rows in found.items()}
+
+
+def rows(section: str, key: str) -> tuple[Setting, ...]:
+    """Give the rows of a key, one for each group of types; none when the key is not known."""
+    index = _index(section)
+    if key in index and not key.endswith("."):
+        return index[key]
+    begin, dot, rest = key.partition(".")
+    return index.get(begin + dot, ()) if rest else ()
+
+
+@cache
+def of_type(section: str, job_type: str) -> tuple[Setting, ...]:
+    """Give the rows that a job of this type has."""
+    return tuple(row for row in SECTIONS[section] if job_type in row.types)
+
+
+@cache
+def defaults(section: str, job_type: str) -> dict[str, object]:
+    """Give the default values of a job of this type, without those that have none."""
+    return {
+        row.key: row.default_value()
+        for row in of_type(section, job_type)
+        if row.built and row.default is not None
+    }
+
+
+@cache
+def plain_defaults(section: str) -> dict[str, object]:
+    """Give the default values of a section that is no job, without those that have none."""
+    return {
+        row.key: row.default_value()
+        for row in SECTIONS[section]
+        if row.built and row.default is not None
+    }
+
+
+def nearest_key(section: str, key: str) -> str | None:
+    """Give the known key that a wrong one most likely meant, and its section when it is another."""
+    known = {row.key for row in SECTIONS[section]}
+    other = _OTHER_WORDS.get(key.lower())
+    if other in known:
+        return other
+    if other is not None and (place := elsewhere(section, other)):
+        return f"{other} in [{place}]"
+    return values.nearest(key, known)
+
+
+def nearest_section(name: str) -> str | None:
+    """Give the known section that a wrong one most likely meant."""
+    begin, colon, rest = name.partition(":")
+    begin = begin.strip().lower()
+    known = KINDS if colon else tuple(section for section in SECTIONS if ":" not in section)
+    near = _OTHER_SECTIONS.get(begin) or values.nearest(begin, known)
+    if near is None:
+        return None
+    return f"{near}:{rest.strip() or 'NAME'}" if colon and near in KINDS else near
+
+
+def elsewhere(section: str, key: str) -> str | None:
+    """Give another section that has this very key."""
+    for other in SECTIONS:
+        if other != section and rows(other, key):
+            return other
+    return None
+
+
+def reference() -> str:
+    """Write the table as Markdown, a table for each section."""
+    lines: list[str] = []
+    for section, table in SECTIONS.items():
+        lines += [f"### [{section}]", ""]
+        if section in KINDS:
+            lines += [f"Any key of [{section}:NAME] too, as the default of its jobs.", ""]
+        lines += ["| key | default | meaning | on reload |", "| --- | --- | --- | --- |"]
+        shown = (row for row in table if section not in KINDS or row in (*_KIND, *_CRON_KIND))
+        lines += [*map(_reference_row, shown), ""]
+    return "\n".join(lines)
+
+
+def _reference_row(row: Setting) -> str:
+    types = "" if row.types == EVERY else f" ({', '.join(sorted(row.types))})"
+    later = "" if row.built else " *Not in this release.*"
+    default = "needed" if row.needed else f"`{row.default}`" if row.default is not None else ""
+    meaning = row.meaning.replace("|", "\\|")
+    return f"| `{row.key}`{types} | {default} | {meaning}{later} | {row.reload} |"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(reference())
