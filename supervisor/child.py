@@ -152,6 +152,22 @@ def _redirect(launch: Launch) -> None:
         os.closerange(lowest, fd)
         lowest = fd + 1
     os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
+    _rebuild_stdio()
+
+
+def _rebuild_stdio() -> None:
+    """Give Python its streams anew: the master's may be buffered in blocks, replaced or closed.
+
+    By lines, so that a print is seen when it is made, as on a terminal.
+    """
+    streams = {
+        "stdin": os.fdopen(0, closefd=False),
+        "stdout": os.fdopen(1, "w", 1, "utf-8", "backslashreplace", closefd=False),
+        "stderr": os.fdopen(2, "w", 1, "utf-8", "backslashreplace", closefd=False),
+    }
+    for name, stream in streams.items():
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def _sit_down(launch: Launch) -> None:

@@ -45,7 +45,9 @@ def modules(config: Config) -> tuple[str, ...]:
         for job in config.jobs:
             wanted.extend(LIBRARIES.get(job.type, ()))
     if config.preload.mode == "handlers":
-        wanted.extend(target.partition(":")[0] for job in config.jobs for target in job.targets)
+        for job in config.jobs:
+            named = (job.target, job.handler, *job.handlers.values())
+            wanted.extend(name.partition(":")[0] for name in named if name)
     wanted.extend(config.preload.modules)
     return tuple(dict.fromkeys(wanted))
 

@@ -70,11 +70,17 @@ class Process:
     def __init__(self, pid: int, pidfd: int, pipes: Pipes) -> None:
         self.pid = pid
         self.pidfd = pidfd
-        self.report_fd = pipes.report[0]
-        self.stdout_fd = pipes.stdout[0]
-        self.stderr_fd = pipes.stderr[0]
         self._control_fd = pipes.control[1]
         self._pipes = pipes
+
+    def streams(self) -> tuple[tuple[int, str], ...]:
+        """Give the descriptors that the master reads, each with the name of its stream."""
+        pipes = self._pipes
+        return (
+            (pipes.stdout[0], "stdout"),
+            (pipes.stderr[0], "stderr"),
+            (pipes.report[0], "report"),
+        )
 
     def tell(self, line: bytes) -> bool:
         """Write one line down the control pipe.

@@ -36,16 +36,18 @@ from supervisor import (
     signals,
 )
 from supervisor.board import Board
+from supervisor.capture import Capture
 from supervisor.config import Config, Job
 from supervisor.control import ControlServer
-from supervisor.errors import ConfigError, Problem, SpawnError
+from supervisor.errors import ConfigError, Problem, SpawnError, configuration_fault
+from supervisor.lines import Source
+from supervisor.logs import Log
 from supervisor.loop import READ, Loop, now, on_the_second
 from supervisor.notify import Listener, Notifier
-from supervisor.output import Output
 from supervisor.pidfile import PidFile
 from supervisor.preload import PreloadError, freeze, modules, preload
 from supervisor.probe import probe
-from supervisor.process import Exit, Pipes, spawn
+from supervisor.process import Exit, Pipes, Process, spawn
 from supervisor.seat import Seat, policy_of, timestamp
 from supervisor.slot import FALLEN, FAST, READY, STOP, Fallen, Slot
 from supervisor.states import Action, Cause, Event, Goal, Kind, State, step
@@ -137,7 +139,7 @@ class Supervisor:
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._nofile[1], self._nofile[1]))
         self._instance = remains.instance(config.state_dir)
         self._board = Board(descendants.board_name(self._instance))
-        self.output = Output(config, self.loop)
+        self._open_log()
         for problem in config.warnings:
             _log.warning("%s", problem)
         self._wakeup = signals.Wakeup()
@@ -159,6 +161,25 @@ class Supervisor:
             if not seat.predecessors:
                 self._happen(seat, Kind.START)
         self._tell_outside()
+
+    def _open_log(self) -> None:
+        config = self.config
+        try:
+            self.log = Log.open(
+                config.log_file,
+                config.log_max_bytes,
+                config.log_backups,
+                text=config.log_format == "text",
+                level=config.log_level,
+            )
+            for job in config.jobs:
+                if job.log_file is not None:
+                    self.log.route(job.name, job.log_file, job.log_max_bytes, job.log_backups)
+        except OSError as error:
+            raise configuration_fault(config.path, f"cannot open a log_file: {error}") from None
+        self.log.attach(self.loop)
+        self.log.install()
+        self._capture = Capture(self.loop, self.log)
 
     def _preload(self) -> None:
         try:
@@ -287,7 +308,7 @@ class Supervisor:
             level = logging.WARNING
             wait = max(0.0, (seat.status.deadline or 0.0) - now())
             why = f"{why}, next start in {wait:.1f}s"
-        fields = {"job": seat.job.name, "process": seat.number, "child": pid}
+        fields = {"job": seat.job.name, "slot": seat.number, "child": pid}
         _log.log(level, "%s %s -> %s: %s", seat.name, before.name, after.name, why, extra=fields)
         self.events.append(
             {
@@ -327,7 +348,7 @@ class Supervisor:
         seat.process = process
         self._seat_of_pid[process.pid] = seat
         self.loop.watch(process.pidfd, READ, lambda _mask: self._on_death(seat))
-        self.output.listen(seat, process, partial(self._on_report, seat))
+        self._listen(seat, process)
         if seat.job.type == "program" and not seat.job.notify:
             self._happen(seat, Kind.READY)
 
@@ -370,6 +391,12 @@ class Supervisor:
             fallen=seat.fallen,
         )
         return launch, partial(child.work, slot)
+
+    def _listen(self, seat: Seat, process: Process) -> None:
+        for fd, stream in process.streams():
+            source = Source(seat.job.kind, seat.job.name, seat.number, process.pid, stream)
+            on_line = partial(self._on_report, seat) if stream == "report" else None
+            self._capture.add(fd, source, on_line)
 
     def _listen_for(self, seat: Seat) -> Path:
         """Open the NOTIFY_SOCKET of a program that says itself when it is ready."""
@@ -462,7 +489,7 @@ class Supervisor:
         self.loop.unwatch(process.pidfd)
         self.loop.cancel((seat.name, "beat"))
         self._stop_listening(seat)
-        self.output.finish(process)
+        self._capture.finish(fd for fd, _ in process.streams())
         self._bury(seat)
 
     def _bury(self, seat: Seat) -> None:
@@ -518,8 +545,9 @@ class Supervisor:
     def _record_death(self, seat: Seat, how: Exit, cause: Cause) -> None:
         death = seat.remember(how, cause, now())
         name = f"{seat.job.kind} job {seat.job.name}"
-        fields = {"job": seat.job.name, "process": seat.number, "cause": death.cause}
-        if how.code == 0:
+        fields = {"job": seat.job.name, "slot": seat.number, "cause": death.cause}
+        is_ours = cause in (Cause.ASKED, Cause.RECYCLED) and how.signal == seat.job.stop_signal
+        if how.code == 0 or is_ours:
             _log.info("%s stopped gracefully", name, extra=fields)
             return
         error = f"exit {how.code}" if how.signal is None else f"signal {death.signal}"
@@ -535,7 +563,7 @@ class Supervisor:
         for number in arrived & {signal.SIGHUP, signal.SIGTSTP}:
             _log.warning("%s is not in this release; nothing was changed", number.name)
         if signal.SIGUSR1 in arrived:
-            self.output.reopen()
+            self.log.reopen()
             _log.info("reopened the log files")
         if arrived & {signal.SIGTERM, signal.SIGINT}:
             self.press_stop()
@@ -633,7 +661,8 @@ class Supervisor:
         for reply in self._stop_replies:
             reply()
         self._control.close()
-        self.output.close()
+        self._capture.close()
+        self.log.close()
         self._wakeup.close()
         self.loop.close()
         return self._exit_code

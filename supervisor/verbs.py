@@ -107,4 +107,10 @@ def _logs(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> No
     extra = ("master",)
     chosen = protocol.select(protocol.names(request), supervisor.jobs, extra=extra)
     number = protocol.count(request, "n", 100)
-    reply.send({"lines": supervisor.output.tail(chosen, number)})
+    lines = [line for name in chosen for line in supervisor.log.tail(name, number)]
+    reply.send({"lines": sorted(lines, key=_moment)[-number:] if number else []})
+
+
+def _moment(line: str) -> str:
+    """Give the time that each line begins with: the lines of several processes are merged."""
+    return line.partition(" ")[0]

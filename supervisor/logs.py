@@ -1,0 +1,269 @@
+"""The log: what the master and its children say, as lines on stdout or in files.
+
+Joins what `lines` renders, `sink` buffers and `ring` remembers. The master's own records come
+through the standard library's `logging`; `capture` brings what the children print and report. One
+thread, no waiting, and no exception out of here: a supervisor that cannot log still supervises.
+The JSON of the master is our own, as python-json-logger costs 20 ms of import, a tenth of the time
+in which the master starts two hundred children.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from supervisor.lines import (
+    LEVELS,
+    JsonRenderer,
+    Record,
+    Renderer,
+    Source,
+    TextRenderer,
+    plain,
+    read_record,
+)
+from supervisor.loop import Loop, now
+from supervisor.outlet import File, standard
+from supervisor.ring import Ring
+from supervisor.sink import Hooks, Loss, Sink
+
+MASTER: Final = "master"
+"""The name of the master's own ring."""
+
+_STANDARD_ATTRIBUTES: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+def utc(seconds: float) -> str:
+    """Give a time of the epoch as RFC 3339 in UTC, to the millisecond."""
+    whole, thousandths = divmod(int(seconds * 1000), 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{thousandths:03d}Z"
+
+
+class Speaker:
+    """One source with the way that its words take: its renderer, its sink, its ring."""
+
+    def __init__(self, log: Log, source: Source, renderer: Renderer, sink: Sink) -> None:
+        self.source = source
+        self.sink = sink
+        self._log = log
+        self._renderer = renderer
+        self._name = source.name
+
+    def say(self, lines: bytes, *, partial: bool = False) -> None:
+        """Log captured lines, given without the last newline."""
+        stamp = self._log.stamp()
+        rendered = self._renderer.captured(stamp, lines, partial=partial)
+        self.sink.put(rendered, lines.count(b"\n") + 1, self._name)
+        self._log.ring(self._name).add(f"{stamp} {self.source.stream} | ".encode(), lines)
+
+    def report(self, line: bytes) -> None:
+        """Log a record that the process has sent as JSON."""
+        self.record(read_record(line, self._log.stamp()))
+
+    def record(self, record: Record, *, urgent: bool = False) -> None:
+        """Log a structured record, unless its level is below the log's."""
+        if LEVELS[record.level] < self._log.level:
+            return
+        self.sink.put(self._renderer.record(record), 1, self._name, urgent=urgent)
+        shown = f"{record.time} {record.level.upper()} {plain(record)}"
+        self._log.ring(self._name).add(b"", shown.encode())
+
+
+class Log:
+    """All sinks and rings of a supervisor. Runs in: supervisor."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        text: bool = False,
+        level: str = "info",
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.level = LEVELS[level]
+        self.on_room: Callable[[], None] = lambda: None
+        self._render: Callable[[Source], Renderer] = TextRenderer if text else JsonRenderer
+        self._wall_clock = wall_clock
+        self._loop: Loop | None = None
+        self._main = sink
+        self._files: dict[Path, Sink] = {}
+        self._routes: dict[str, Sink] = {}
+        self._rings: dict[str, Ring] = {}
+        self._hook(sink, "log")
+        self._master = self.speaker(Source(MASTER, MASTER, 0, os.getpid()))
+
+    @classmethod
+    def open(
+        cls, path: Path | None, max_bytes: int, backups: int, *, text: bool, level: str
+    ) -> Log:
+        """Make the log of a supervisor; `path` None is stdout.
+
+        Raises: OSError when the file cannot be opened.
+        """
+        outlet = standard() if path is None else File(path, max_bytes, backups)
+        return cls(Sink(outlet), text=text, level=level)
+
+    def attach(self, loop: Loop) -> None:
+        """Let the loop write what a slow outlet does not take at once."""
+        self._loop = loop
+        for sink in self._all():
+            sink.attach(loop)
+
+    def install(self) -> LogHandler:
+        """Make this the only handler of the standard library's root logger."""
+        handler = LogHandler(self)
+        root = logging.getLogger()
+        root.handlers[:] = [handler]
+        root.setLevel(self.level)
+        return handler
+
+    def route(self, job: str, path: Path, max_bytes: int, backups: int) -> None:
+        """Give a job a log file of its own, for the speakers made from now on.
+
+        Jobs that name the same file share it. Raises: OSError when it cannot be opened.
+        """
+        if path not in self._files:
+            sink = Sink(File(path, max_bytes, backups))
+            self._hook(sink, str(path))
+            if self._loop is not None:
+                sink.attach(self._loop)
+            self._files[path] = sink
+        self._routes[job] = self._files[path]
+
+    def speaker(self, source: Source) -> Speaker:
+        """Make the speaker of one source."""
+        return Speaker(self, source, self._render(source), self._routes.get(source.job, self._main))
+
+    def master(self, record: Record, source: Source | None = None) -> None:
+        """Log a record of the master itself; `source` when it names a process of a job."""
+        speaker = self._master
+        if source is not None:
+            # It stays the master's word: in the main log and in the master's ring.
+            speaker = Speaker(self, source, self._render(source), self._main)
+        speaker.record(record, urgent=True)
+        self._main.flush()
+
+    def tail(self, name: str, count: int) -> list[str]:
+        """Give the last lines of `master` or of a process like `orders:0`; none of an unknown."""
+        ring = self._rings.get(name)
+        return ring.last(count) if ring is not None else []
+
+    def ring(self, name: str) -> Ring:
+        """Give the ring of a process, a new one with its first line."""
+        return self._rings.setdefault(name, Ring())
+
+    def forget(self, name: str) -> None:
+        """Drop the ring of a process that is not coming back."""
+        self._rings.pop(name, None)
+
+    def stamp(self) -> str:
+        """Give the time of now."""
+        return utc(self._wall_clock())
+
+    @property
+    def lost(self) -> int:
+        """Count the lines that were dropped since the start."""
+        return sum(sink.lost for sink in self._all())
+
+    def flush(self) -> None:
+        """Write what the outlets take now."""
+        for sink in self._all():
+            sink.flush()
+
+    def reopen(self) -> None:
+        """Open all files anew by their names (SIGUSR1)."""
+        for sink in self._all():
+            sink.reopen()
+
+    def close(self, patience_s: float = 1.0) -> None:
+        """Write what is left, waiting no longer than that for slow readers, and close."""
+        deadline = now() + patience_s
+        for sink in self._all():
+            _drain(sink, deadline)
+            sink.close()
+
+    def _all(self) -> list[Sink]:
+        return [self._main, *self._files.values()]
+
+    def _hook(self, sink: Sink, name: str) -> None:
+        def say(level: str, message: str, **extras: object) -> None:
+            self.master(Record(self.stamp(), level, __name__, message, extras))
+
+        def say_loss(loss: Loss) -> None:
+            after = f" after: {loss.error}" if loss.error else ""
+            said = f"dropped {loss.lines} lines" if loss.lines else "no line was lost"
+            extras = {"dropped": dict(loss.dropped)} if loss.dropped else {}
+            say("warning", f"{said}, {name} is written again{after}", **extras)
+
+        def say_failure(error: str) -> None:
+            if sink is not self._main:
+                say("error", f"cannot write {name}: {error}")
+
+        sink.hooks = Hooks(on_room=lambda: self.on_room(), on_loss=say_loss, on_failure=say_failure)
+
+
+def _drain(sink: Sink, deadline: float) -> None:
+    """Wait for a slow outlet to take what is pending, until the deadline."""
+    sink.flush()
+    poll = select.poll()
+    if sink.pending() and sink.fileno() >= 0:
+        poll.register(sink.fileno(), select.POLLOUT)
+    while sink.pending() and (left := deadline - now()) > 0:
+        if not poll.poll(left * 1000):
+            return
+        before = sink.pending()
+        sink.flush()
+        if sink.pending() == before:
+            return  # broken: it is ready for ever and takes nothing
+
+
+class LogHandler(logging.Handler):
+    """Brings the records of `logging` in the master into the log.
+
+    A record about a process of a job names it by `extra={"job": …, "slot": …}` (`process` is taken in a
+    LogRecord); other extras become keys of the line.
+    """
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+        self._pid = os.getpid()
+        self._formatter = logging.Formatter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one record. In a forked child it does nothing: the descriptors are not its own."""
+        if os.getpid() != self._pid:
+            return
+        try:
+            self._log.master(self._record(record), self._source(record))
+        except Exception:  # what a bad argument raises must not reach the one who logs
+            self.handleError(record)
+
+    def _record(self, record: logging.LogRecord) -> Record:
+        extras = {
+            key: value
+            for key, value in vars(record).items()
+            if key not in _STANDARD_ATTRIBUTES and key not in ("job", "slot")
+        }
+        if record.exc_info:
+            extras["exc_info"] = self._formatter.formatException(record.exc_info)
+        level = record.levelname.lower()
+        return Record(
+            time=utc(record.created),
+            level=level if level in LEVELS else "info",
+            logger=record.name,
+            message=record.getMessage(),
+            extras=extras,
+        )
+
+    def _source(self, record: logging.LogRecord) -> Source | None:
+        job = getattr(record, "job", None)
+        if job is None:
+            return None
+        process = getattr(record, "slot", 0)
+        return Source(MASTER, str(job), process if isinstance(process, int) else 0, self._pid)

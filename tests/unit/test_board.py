@@ -1,0 +1,77 @@
+"""The board: what one process writes, another reads whole, also after the writer's death."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from supervisor.board import BUCKETS_S, UNKNOWN, Board, Phase
+
+
+def test_a_page_begins_clean_and_unknown() -> None:
+    _, page = Board("test").allocate()
+    reading = page.read()
+    assert (reading.done, reading.beat_ns, reading.backlog, reading.lag) == (0, 0, UNKNOWN, UNKNOWN)
+    assert page.suspects() == ()
+
+
+def test_what_a_child_wrote_survives_its_kill() -> None:
+    _, page = Board("test").allocate()
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        page.enter(Phase.WORKING)
+        page.count(done=5, failed=2)
+        page.working_on(3, 77)
+        page.working_on(255, 78)
+        os.write(tell, b"x")
+        signal.pause()
+    os.read(told, 1)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(told)
+    os.close(tell)
+    reading = page.read()
+    assert (reading.phase, reading.done, reading.failed) == (Phase.WORKING, 5, 2)
+    assert page.suspects() == (77, 78)
+
+
+def test_a_new_incarnation_keeps_the_counters_and_nothing_else() -> None:
+    _, page = Board("test").allocate()
+    page.beat(1)
+    page.count(done=5)
+    page.set_in_flight(3)
+    page.working_on(0, 9)
+    page.forget_beat()
+    reading = page.read()
+    assert (reading.done, reading.beat_ns, reading.in_flight) == (5, 0, 0)
+    assert page.suspects() == ()
+
+
+def test_a_page_given_to_another_slot_is_wiped() -> None:
+    board = Board("test")
+    number, page = board.allocate()
+    page.count(done=5)
+    page.observe(0.2)
+    board.release(number)
+    again, page = board.allocate()
+    assert again == number
+    assert page.read().done == 0
+    assert page.histogram() == ((0,) * (len(BUCKETS_S) + 1), 0.0)
+
+
+def test_the_histogram_counts_each_time_in_its_bucket() -> None:
+    _, page = Board("test").allocate()
+    for seconds in (0.001, 0.005, 0.006, 59.0, 61.0):
+        page.observe(seconds)
+    counts, total = page.histogram()
+    assert (counts[0], counts[1], counts[-2], counts[-1]) == (2, 1, 1, 1)
+    assert round(total, 3) == 120.012
+
+
+def test_a_beat_ends_a_parking() -> None:
+    _, page = Board("test").allocate()
+    page.park(10_000)
+    assert page.read().parked_until_ns == 10_000
+    page.beat(5)
+    assert page.read().parked_until_ns == 0
