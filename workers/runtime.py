@@ -117,9 +117,13 @@ def _runner(kind: str) -> Callable[[Child], int]:
     """Load the code of a type only where it is needed: a `worker` needs no database."""
     if kind == "worker":
         return run_worker
-    from workers import scheduled
+    if kind == "scheduled":
+        from workers import scheduled
 
-    return scheduled.run
+        return scheduled.run
+    from workers import consumer
+
+    return consumer.run
 
 
 def _code_of(end: SystemExit) -> int:

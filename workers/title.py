@@ -17,6 +17,10 @@ class Title:
         self._shown = ""
         self._next_s = 0.0
 
+    def is_due(self, now: float) -> bool:
+        """Tell whether a change would be shown now."""
+        return now >= self._next_s
+
     def show(self, state: str, now: float, *, at_once: bool = False) -> None:
         """Show a state in round brackets. `now` is CLOCK_MONOTONIC seconds."""
         if state == self._shown or (now < self._next_s and not at_once):

@@ -1,0 +1,74 @@
+"""A message as the queues hold it: a JSON object `{"id", "topic", "data", …}`.
+
+Any language may write one. What lacks `id` or `data`, or is no JSON at all, was not written by
+`publish`: it is taken whole as the data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from workers.base import Message
+
+
+def new_id() -> str:
+    """Give an id that nobody else has: 128 random bits in hex."""
+    return os.urandom(16).hex()
+
+
+def encode(
+    topic: str,
+    data: object,
+    *,
+    message_id: str,
+    key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    now: datetime | None = None,
+) -> bytes:
+    """Build the JSON of one message.
+
+    Raises: TypeError or ValueError when the data has no JSON form (NaN has none).
+    """
+    fields: dict[str, object] = {"id": message_id, "topic": topic, "data": data}
+    if key is not None:
+        fields["key"] = key
+    if headers:
+        fields["headers"] = dict(headers)
+    fields["published_at"] = (now or datetime.now(UTC)).isoformat(timespec="milliseconds")
+    text = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")
+
+
+def decode(topic: str, raw: bytes, *, fallback_id: str, attempt: int) -> Message:
+    """Read one message; never raises, since a message that cannot be read is still data."""
+    text = raw.decode("utf-8", "replace")
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return Message(id=fallback_id, topic=topic, data=text, attempt=attempt, raw=raw)
+    if not isinstance(fields, dict) or "id" not in fields or "data" not in fields:
+        return Message(id=fallback_id, topic=topic, data=fields, attempt=attempt, raw=raw)
+    headers, key = fields.get("headers"), fields.get("key")
+    return Message(
+        id=str(fields["id"]),
+        topic=topic,
+        data=fields["data"],
+        key=None if key is None else str(key),
+        headers=headers if isinstance(headers, dict) else {},
+        attempt=attempt,
+        published_at=_moment(fields.get("published_at")),
+        raw=raw,
+    )
+
+
+def _moment(text: object) -> datetime | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,547 @@
+"""The one consume loop: fetch, handle in threads, settle, renew, drain; over any Source.
+
+One turn of the main thread does what is due and then sleeps until something else is: a result, a
+stop, a fallen sibling, or a time. The beat comes from these turns, and from nowhere else.
+
+What keeps "at least once, and hardly ever twice" true:
+
+* a message is acknowledged after its handler returned, at most 10 ms later, in a batch;
+* what was fetched and not begun when the process stops, or dies, was not tried: it goes back
+  uncounted, and at once;
+* after a crash the messages that were in a handler are suspects. A process that gets one gives
+  everything else back that it has not begun, waits for what runs, and runs the suspect alone. So
+  only a message that kills a process while alone is counted, and its neighbours never are.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from supervisor.board import UNKNOWN, Phase
+from supervisor.config import Job
+from supervisor.errors import ExitCode, configuration_fault
+from supervisor.slot import Fallen, Slot
+from workers import codec, retry
+from workers.base import Context, Reject, Retry, Skip
+from workers.handlers import Handler
+from workers.lifeline import FAST_S
+from workers.pool import Doorbell, Pool, Task
+from workers.retry import Decision, Verdict
+from workers.settlement import BATCH, Settlement
+from workers.sources.source import Burial, Delivery, Source, SourceTrouble
+from workers.topics import Appetite, Turns
+
+if TYPE_CHECKING:
+    from workers.runtime import Child
+
+_TURN_S: Final = 1.0
+"""The longest sleep of the loop, and so the longest time between two beats of a sound process."""
+
+_DRAINING_TURN_S: Final = 0.1
+_BACKLOG_EVERY_S: Final = 1.0
+_BACKLOG_SHARE: Final = 100
+"""Counting the backlog may take one hundredth of the time."""
+
+_TROUBLE_FIRST_S: Final = 0.1
+_TROUBLE_LONGEST_S: Final = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+def run(child: Child) -> int:
+    """Consume until the process has to stop. Gives the exit code. Runs in: child, main thread."""
+    consumer = Consumer(child, _source_of(child.slot))
+    return consumer.run()
+
+
+def _source_of(slot: Slot) -> Source:
+    """Choose the source by the URL; its client library is loaded here and not before."""
+    job = slot.job
+    url = job.url.reveal() if job.url is not None else ""
+    if url.startswith("sqlite:"):
+        from workers.sources import sqlite, sqlite_file
+
+        path = Path(sqlite_file.path_of(url))
+        return sqlite.SqliteSource(path, slot.owner, lease_s=job.lease, io_timeout=job.io_timeout)
+    raise configuration_fault(
+        job.origin("url")[0], f"[daemon:{job.name}] url: no kind of queue that this release knows"
+    )
+
+
+class Handlers:
+    """The handlers of a job by topic; one object for each, however many topics it serves."""
+
+    def __init__(self, job: Job) -> None:
+        targets = {target for target in (job.handler, *job.handlers.values()) if target}
+        self._all = {target: Handler(target, "handle") for target in sorted(targets)}
+        self._default = self._all.get(job.handler or "")
+        self._by_topic = {topic: self._all[target] for topic, target in job.handlers.items()}
+        self._warned: set[str] = set()
+
+    def open(self, context: Context) -> None:
+        """Open each handler."""
+        for handler in self._all.values():
+            handler.open(context)
+
+    def close(self, context: Context) -> None:
+        """Close each handler; one that fails does not keep the others from it."""
+        for handler in self._all.values():
+            try:
+                handler.close(context)
+            except Exception:
+                _log.exception("%s.close() raised an error", handler.target)
+
+    def of(self, topic: str) -> Handler | None:
+        """Give the handler of a topic; without one, say so once."""
+        handler = self._by_topic.get(topic, self._default)
+        if handler is None and topic not in self._warned:
+            self._warned.add(topic)
+            _log.warning(
+                "no handler for topic %s: its messages are acknowledged undone",
+                topic,
+                extra={"topic": topic},
+            )
+        return handler
+
+
+class Consumer:
+    """The loop of one process. Everything but `_call` runs in the main thread."""
+
+    def __init__(self, child: Child, source: Source) -> None:
+        job = child.slot.job
+        self._child = child
+        self._job = job
+        self._page = child.slot.page
+        self._source = source
+        self._context = child.context()
+        self._handlers = Handlers(job)
+        self._policy = retry.Policy(job.retries, job.retry_backoff, job.retry_backoff_max)
+        self._topics = [topic.name for topic in job.topics]
+        self._turns = Turns(job.topics, job.order_topics)
+        self._appetite = Appetite(job.concurrency, job.queue_size)
+        self._doorbell = Doorbell()
+        self._pool = Pool(job.concurrency, self._call, self._page, self._doorbell)
+        self._settlement = Settlement(self._page, self._forget)
+        self._held: dict[int, Task] = {}
+        self._suspect: Task | None = None
+        self._alone = False
+        self._fallen: deque[Fallen] = deque(child.slot.fallen)
+        self._trouble = Trouble(job.name)
+        self._next_fetch = 0.0
+        self._next_renewal = 0.0
+        self._next_backlog = 0.0
+        self._draining = False
+        self._give_up_at: float | None = None
+        self._poll = select.poll()
+        self._poll.register(self._doorbell.fd, select.POLLIN)
+
+    def run(self) -> int:
+        """Open, consume, drain, close."""
+        child = self._child
+        self._handlers.open(self._context)
+        try:
+            child.lifeline.fallen = self._on_fallen
+            child.stop.on_stop(self._doorbell.ring)
+            if not self._open_source():
+                return ExitCode.OK
+            self._pool.start()
+            child.ready()
+            code = self._loop()
+            self._pool.close()
+            self._page.enter(Phase.CLOSING)
+            return code
+        finally:
+            self._source.close()
+            self._handlers.close(self._context)
+
+    def _open_source(self) -> bool:
+        """Open the source, however long that takes. Gives False when the stop came first."""
+        while not self._attempt(self._open_and_release):
+            self._beat()
+            if self._child.stop.wait(min(_TURN_S, self._trouble.pause())):
+                return False
+        return not self._child.stop.stopping
+
+    def _open_and_release(self) -> None:
+        self._source.open()
+        self._release_fallen()
+        self._source.release_seat(self._child.slot.seat)
+
+    def _loop(self) -> int:
+        while True:
+            self._doorbell.answer()
+            now = time.monotonic()
+            self._collect(now)
+            if self._child.stop.stopping and not self._draining:
+                self._begin_drain(now)
+            self._attempt_due(now)
+            if self._draining and (code := self._ended(now)) is not None:
+                return code
+            self._begin_suspect()
+            self._show(now)
+            self._sleep()
+
+    def _attempt_due(self, now: float) -> None:
+        """Do all that is due with the source, unless it is, or gets, in trouble."""
+        if now < self._trouble.until:
+            return
+        for step in self._due(now):
+            if not self._attempt(step):
+                return
+
+    def _due(self, now: float) -> Iterator[Callable[[], None]]:
+        if self._fallen:
+            yield self._release_fallen
+        if now >= self._next_renewal:
+            yield self._renew
+        wanted = self._wanted(now)
+        if self._is_time_to_settle(now, hungry=wanted > 0):
+            yield self._settle
+        if wanted:
+            yield partial(self._fetch, wanted)
+        if now >= self._next_backlog and not self._draining:
+            yield self._count_backlog
+
+    def _attempt(self, step: Callable[[], None]) -> bool:
+        """Do one thing with the source; when it is in trouble, say so once and come back later."""
+        try:
+            step()
+        except SourceTrouble as error:
+            self._trouble.met(error, time.monotonic())
+            self._page.set_backlog(UNKNOWN)
+            return False
+        self._trouble.over(time.monotonic())
+        return True
+
+    # --- fetching
+
+    def _wanted(self, now: float) -> int:
+        if self._draining or self._alone or self._suspect or now < self._next_fetch:
+            return 0
+        return min(BATCH, self._appetite.room(self._pool.outstanding))
+
+    def _fetch(self, wanted: int) -> None:
+        begun = time.monotonic()
+        deliveries = self._source.fetch(self._turns.shares(wanted), wanted)
+        full = len(deliveries) >= wanted
+        self._next_fetch = 0.0 if full else time.monotonic() + self._source.patience()
+        until = begun + self._job.lease
+        deliveries = [delivery for delivery in deliveries if self._hold(delivery, until)]
+        if any(delivery.suspect for delivery in deliveries):
+            self._isolate(deliveries, begun)
+            return
+        for delivery in deliveries:
+            self._pool.submit(self._held[delivery.number])
+        self._pool.low = self._appetite.ahead // 2
+
+    def _hold(self, delivery: Delivery, until: float) -> bool:
+        """Keep one delivery. False: it is our own, whose lease had run out while it is here."""
+        task = self._held.get(delivery.number)
+        if task is not None:
+            task.until = until
+            return False
+        self._held[delivery.number] = Task(delivery, until)
+        return True
+
+    def _isolate(self, deliveries: Sequence[Delivery], now: float) -> None:
+        """Keep one suspect, bury those that have killed enough, give all the rest back."""
+        for delivery in deliveries:
+            if delivery.crashes >= retry.MAX_CRASHES:
+                self._bury_killer(self._held[delivery.number], now)
+            elif delivery.suspect and self._suspect is None:
+                self._suspect = self._held[delivery.number]
+            else:
+                self._give_back(self._held[delivery.number], now)
+        if self._suspect is not None:
+            for task in self._pool.take_back():
+                self._give_back(task, now)
+        self._next_fetch = 0.0
+
+    def _begin_suspect(self) -> None:
+        if self._suspect is None or self._pool.outstanding or self._draining:
+            return
+        task, self._suspect = self._suspect, None
+        self._alone = True
+        self._pool.submit(task)
+
+    # --- handling
+
+    def _call(self, task: Task) -> None:
+        """Run the handler of one task. Runs in: a thread of the pool."""
+        delivery = task.delivery
+        message = codec.decode(
+            delivery.topic,
+            delivery.body,
+            fallback_id=str(delivery.number),
+            attempt=delivery.attempts + 1,
+        )
+        task.id = message.id
+        handler = self._handlers.of(delivery.topic)
+        if handler is None:
+            raise _Unhandled
+        handler.call(message, self._context)
+
+    def _collect(self, now: float) -> None:
+        for task in self._pool.collect():
+            if task.expired:
+                self._held.pop(task.delivery.number, None)
+                continue
+            self._page.observe(task.seconds)
+            self._appetite.observe(task.seconds)
+            decision = retry.decide(
+                task.delivery,
+                task.error,
+                self._policy,
+                chance=random.random(),
+                stopping=self._child.stop.stopping,
+            )
+            if task.error is not None:
+                self._tell(task, task.error, decision)
+            self._settlement.add(decision, self._burial(task, decision), now)
+        if not self._pool.outstanding:
+            self._alone = False
+
+    def _burial(self, task: Task, decision: Decision) -> Burial | None:
+        if decision.verdict is not Verdict.DEAD or self._job.dead_letter == "off":
+            return None
+        topic = decision.delivery.topic
+        return Burial(
+            delivery=decision.delivery,
+            queue=topic if self._job.dead_letter == "on" else self._job.dead_letter,
+            id=task.id,
+            error=_in_words(task.error),
+            traceback=task.traceback,
+            origin=self._child.slot.name,
+        )
+
+    def _bury_killer(self, task: Task, now: float) -> None:
+        delivery = task.delivery
+        task.id = codec.decode(
+            delivery.topic, delivery.body, fallback_id=str(delivery.number), attempt=1
+        ).id
+        task.error = Crashed(f"its process died {delivery.crashes} times while it ran alone in it")
+        decision = Decision(Verdict.DEAD, delivery)
+        self._tell(task, task.error, decision)
+        self._settlement.add(decision, self._burial(task, decision), now)
+
+    def _tell(self, task: Task, error: BaseException, decision: Decision) -> None:
+        """Log what came of a call that did not simply succeed."""
+        if isinstance(error, _Unhandled):
+            return
+        about = {
+            "topic": task.delivery.topic,
+            "message_id": task.id,
+            "attempt": decision.delivery.attempts,
+        }
+        words = _in_words(error)
+        log = self._context.logger
+        if decision.verdict is Verdict.SKIPPED:
+            log.info("message skipped: %s", words, extra=about)
+        elif decision.verdict is Verdict.RETURNED:
+            log.info("message given back, it failed during the stop: %s", words, extra=about)
+        elif decision.verdict is Verdict.DEAD:
+            where = "dropped" if self._job.dead_letter == "off" else "dead"
+            log.error("message is %s: %s", where, words, extra=about, exc_info=_trace(error))
+        else:
+            log.warning(
+                "message comes again in %.1f s: %s",
+                decision.delay_s,
+                words,
+                extra=about,
+                exc_info=_trace(error),
+            )
+
+    def _give_back(self, task: Task, now: float) -> None:
+        self._settlement.give_back(task.delivery, now)
+
+    # --- settling
+
+    def _is_time_to_settle(self, now: float, *, hungry: bool) -> bool:
+        due = self._settlement.due_at()
+        if due is None:
+            return False
+        return hungry or self._draining or not self._pool.outstanding or now >= due
+
+    def _settle(self) -> None:
+        self._settlement.write(self._source)
+
+    def _forget(self, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            self._held.pop(delivery.number, None)
+
+    def _renew(self) -> None:
+        self._next_renewal = time.monotonic() + self._job.lease / 3
+        if not self._held:
+            return
+        tasks = list(self._held.values())
+        until = time.monotonic() + self._job.lease
+        lost = self._source.extend([task.delivery for task in tasks])
+        for task in tasks:
+            if task.delivery.number not in lost:
+                task.until = until
+                continue
+            task.until = 0.0
+            _log.warning(
+                "lease lost, another process has the message",
+                extra={"topic": task.delivery.topic, "number": task.delivery.number},
+            )
+
+    def _release_fallen(self) -> None:
+        while self._fallen:
+            fallen = self._fallen[0]
+            freed = self._source.release(fallen.owner, fallen.suspects)
+            self._fallen.popleft()
+            _log.info(
+                "released %d messages of %s, %d of them were being handled",
+                freed,
+                fallen.owner,
+                len(fallen.suspects),
+            )
+            self._next_fetch = 0.0
+
+    def _on_fallen(self, fallen: Fallen) -> None:
+        """Take the news of a dead sibling. Runs in: the lifeline's thread."""
+        self._fallen.append(fallen)
+        self._doorbell.ring()
+
+    def _count_backlog(self) -> None:
+        begun = time.monotonic()
+        self._page.set_backlog(self._source.backlog(self._topics))
+        took = time.monotonic() - begun
+        self._next_backlog = begun + max(_BACKLOG_EVERY_S, took * _BACKLOG_SHARE)
+
+    # --- leaving
+
+    def _begin_drain(self, now: float) -> None:
+        """Take nothing new; what is not begun goes back at once, and counts as not tried."""
+        self._draining = True
+        self._page.enter(Phase.DRAINING)
+        for task in self._pool.take_back():
+            self._give_back(task, now)
+        if self._suspect is not None:
+            self._give_back(self._suspect, now)
+            self._suspect = None
+
+    def _ended(self, now: float) -> int | None:
+        """Give the exit code when the drain is over, or its time is."""
+        if not self._pool.outstanding and not len(self._settlement):
+            return ExitCode.OK
+        if self._child.stop.fast.is_set() and self._give_up_at is None:
+            self._give_up_at = now + FAST_S
+        if self._give_up_at is None or now < self._give_up_at:
+            return None
+        self._abandon(now)
+        return ExitCode.FAILED
+
+    def _abandon(self, now: float) -> None:
+        """Give back what still runs: a fast stop burns no retry and makes no suspects."""
+        settled = self._settlement.numbers()
+        for number, task in self._held.items():
+            if number not in settled:
+                self._give_back(task, now)
+        if self._attempt(self._settle):
+            for thread in range(self._job.concurrency):
+                self._page.working_on(thread, 0)
+
+    # --- being seen, and sleeping
+
+    def _beat(self) -> None:
+        self._page.beat(time.monotonic_ns())
+
+    def _show(self, now: float) -> None:
+        self._beat()
+        busy = self._pool.busy()
+        self._page.set_in_flight(busy + self._settlement.called())
+        self._pool.eager = not len(self._settlement)
+        if not self._child.title.is_due(now):
+            return
+        counts = self._page.read()
+        if self._draining:
+            state = f"draining {busy}"
+        elif busy or counts.done or counts.failed:
+            state = f"busy {busy}, done {counts.done}, failed {counts.failed}"
+        else:
+            state = "ready"
+        self._child.title.show(state, now)
+
+    def _sleep(self) -> None:
+        now = time.monotonic()
+        longest = _DRAINING_TURN_S if self._draining else _TURN_S
+        wake_at = now + longest
+        if now < self._trouble.until:
+            wake_at = min(wake_at, self._trouble.until)
+        else:
+            due = self._settlement.due_at()
+            if due is not None:
+                wake_at = min(wake_at, due)
+            if not (self._draining or self._alone or self._suspect):
+                wake_at = min(wake_at, self._fetch_at(now))
+            wake_at = min(wake_at, self._next_renewal)
+        self._poll.poll(max(0.0, wake_at - now) * 1000)
+
+    def _fetch_at(self, now: float) -> float:
+        """Give when the next fetch is due; a full pool rings when it has room."""
+        if not self._appetite.room(self._pool.outstanding):
+            return now + _TURN_S
+        return self._next_fetch
+
+
+class Trouble:
+    """The state of a source that does not answer: said once, tried again ever more rarely."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._pause_s = _TROUBLE_FIRST_S
+        self._since: float | None = None
+        self.until = 0.0
+
+    def pause(self) -> float:
+        """Give how long to leave the source alone now, in seconds."""
+        return self._pause_s
+
+    def met(self, error: Exception, now: float) -> None:
+        """Note a failed call."""
+        if self._since is None:
+            self._since = now
+            self._pause_s = _TROUBLE_FIRST_S
+            _log.error("the queue cannot be used, trying again: %s", error)
+        else:
+            self._pause_s = min(_TROUBLE_LONGEST_S, self._pause_s * 2)
+        self.until = now + self._pause_s
+
+    def over(self, now: float) -> None:
+        """Note a call that worked."""
+        if self._since is None:
+            return
+        _log.info("the queue can be used again, after %.1f s", now - self._since)
+        self._since = None
+        self.until = 0.0
+
+
+class Crashed(Exception):
+    """What the dead letter of a message says that killed its processes."""
+
+
+class _Unhandled(Skip):
+    """There is no handler for the topic; said once, not for every message."""
+
+
+def _in_words(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    if isinstance(error, (Skip, Reject, Retry, Crashed)):
+        return str(error) or type(error).__name__
+    return f"{type(error).__name__}: {error}"
+
+
+def _trace(error: BaseException) -> BaseException | None:
+    """Give the error where its traceback tells something: not for our own words."""
+    return None if isinstance(error, (Skip, Reject, Retry, Crashed)) else error

@@ -1,0 +1,90 @@
+"""What becomes of a message after its handler was called: pure arithmetic, without clock or chance.
+
+Called by the consume loop and by `workers.testing`. Deliveries, failures and crashes are counted
+apart: only an exception of the handler burns a try.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from workers.base import Reject, Retry, Skip
+from workers.sources.source import Delivery
+
+MAX_CRASHES: Final = 3
+"""So many processes may one message kill, while it runs alone, before it is buried."""
+
+_SPREAD: Final = 0.2
+"""Delays are lengthened by up to so much, so that what failed together does not return together."""
+
+
+class Verdict(Enum):
+    """What becomes of a message."""
+
+    DONE = "done"
+    SKIPPED = "skipped"
+    RETRIED = "retried"
+    DEAD = "dead"
+    RETURNED = "returned"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How often, and how far apart, a failed message is tried again. Times are seconds."""
+
+    retries: int = 3
+    backoff_s: float = 1.0
+    backoff_max_s: float = 30.0
+
+    def delay_s(self, tries: int, chance: float) -> float:
+        """Give the delay after so many tries (from 1): doubled each time, up to the maximum.
+
+        `chance` is a random number of 0..1.
+        """
+        # 2**1024 is no float any more; no sensible maximum is that far away.
+        doubled = self.backoff_s * 2.0 ** min(max(tries, 1) - 1, 1000)
+        return min(self.backoff_max_s, doubled * (1 + _SPREAD * chance))
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The verdict on one call; the delivery carries the counters that are to be kept."""
+
+    verdict: Verdict
+    delivery: Delivery
+    delay_s: float = 0.0
+    failed: bool = False
+
+
+def decide(
+    delivery: Delivery,
+    error: BaseException | None,
+    policy: Policy,
+    *,
+    chance: float,
+    stopping: bool = False,
+) -> Decision:
+    """Decide on a delivery whose handler returned, or raised `error`.
+
+    An exception during a stop counts for nothing: it may be the stop's own work.
+    """
+    # It came back without killing anybody, so it is no suspect any more.
+    called = replace(delivery, attempts=delivery.attempts + 1, suspect=False)
+    if error is None:
+        return Decision(Verdict.DONE, called)
+    if isinstance(error, Skip):
+        return Decision(Verdict.SKIPPED, called)
+    if isinstance(error, Reject):
+        return Decision(Verdict.DEAD, called)
+    if isinstance(error, Retry):
+        after = policy.delay_s(called.attempts, chance) if error.after is None else error.after
+        return Decision(Verdict.RETRIED, called, after)
+    if stopping:
+        return Decision(Verdict.RETURNED, replace(delivery, suspect=False))
+    failed = replace(called, failures=delivery.failures + 1)
+    if failed.failures > policy.retries:
+        return Decision(Verdict.DEAD, failed, failed=True)
+    delay_s = policy.delay_s(failed.failures, chance)
+    return Decision(Verdict.RETRIED, failed, delay_s, failed=True)

@@ -1,0 +1,122 @@
+"""What the consume loop asks of a place where messages wait, and the words they share.
+
+A source owns its client and nothing else: no threads, no retries, no decisions. All sources pass
+one conformance suite (tests/conformance). Every call may raise SourceTrouble, which means "not
+now"; what can never work is a ConfigError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class SourceTrouble(Exception):
+    """The server or file cannot be used at the moment; the same call may work later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message that this process holds a lease on.
+
+    `number` is positive and identifies the message in its source. `attempts` counts the calls of
+    a handler that ended, `failures` those that raised, `crashes` the processes that it killed
+    while it ran alone; a mere delivery, or a stop, counts in none of them. A `suspect` was in a
+    handler when its process died.
+    """
+
+    number: int
+    topic: str
+    body: bytes
+    attempts: int = 0
+    failures: int = 0
+    crashes: int = 0
+    suspect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """A delivery that goes back, with the counters it carries, to come again after a delay."""
+
+    delivery: Delivery
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Burial:
+    """A delivery that goes to the dead letters, and all that is known about why.
+
+    `queue` is the name under which the letter lies, the topic's own unless `dead_letter` names
+    another; `origin` is the process that gave it up.
+    """
+
+    delivery: Delivery
+    queue: str
+    id: str
+    error: str
+    traceback: str
+    origin: str
+
+
+Share = tuple[str, int]
+"""A topic and how many of its messages are wanted before other topics get what is left."""
+
+
+class Source(Protocol):
+    """A place where messages wait. Used by one thread; opened after the fork."""
+
+    def open(self) -> None:
+        """Connect; make what is missing. May be called again after it raised SourceTrouble."""
+        ...
+
+    def fetch(self, shares: Sequence[Share], limit: int) -> list[Delivery]:
+        """Take a lease on up to `limit` messages that are due, oldest first within a topic.
+
+        Topics come in the order given, each with its share first; what one topic leaves, others
+        may take. Paused topics give nothing. Does not wait; `patience` tells when to ask again.
+        """
+        ...
+
+    def patience(self) -> float:
+        """Give the seconds after which `fetch` may find something that the last one did not."""
+        ...
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle for good, all or none. A lease that was lost meanwhile is no error."""
+        ...
+
+    def nack(self, returns: Sequence[Return]) -> None:
+        """Give back, all or none, keeping each message's place in its queue if without delay."""
+        ...
+
+    def dead(self, burials: Sequence[Burial]) -> None:
+        """Move to the dead letters, all or none."""
+        ...
+
+    def drop(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle without success, where dead letters are off."""
+        ...
+
+    def extend(self, deliveries: Sequence[Delivery]) -> set[int]:
+        """Renew the leases; give the numbers of those that were lost to somebody else."""
+        ...
+
+    def release(self, owner: str, suspects: Sequence[int]) -> int:
+        """Free at once what a dead process held; give how many.
+
+        Of the suspects, those that already were suspects ran alone, so this crash counts.
+        """
+        ...
+
+    def release_seat(self, seat: str) -> int:
+        """Free what every owner whose name begins so holds, save this process itself."""
+        ...
+
+    def backlog(self, topics: Sequence[str]) -> int:
+        """Count the messages that are due and wait for a process."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect."""
+        ...
