@@ -374,12 +374,12 @@ class _Loader:
         self, section: ini.Section, inherited: dict[str, ini.Entry], job_type: str
     ) -> dict[str, ini.Entry]:
         """Give the entries that count for a job; its own of another type are noted."""
-        found = {key: entry for key, entry in inherited.items() if _row(key, job_type)}
-        for key, entry in section.entries.items():
+        found: dict[str, ini.Entry] = {}
+        for key, entry in (inherited | section.entries).items():
             rows = settings.rows(_JOB_TABLE, key)
-            if _row(key, job_type):
+            if settings.row_of(_JOB_TABLE, key, job_type):
                 found[key] = entry
-            elif rows:
+            elif rows and entry.section == section.name:
                 types = ", ".join(sorted({word for row in rows for word in row.types}))
                 self._note(entry.problem(f"not a key of type {job_type}, but of {types}"))
         return found
@@ -389,7 +389,7 @@ class _Loader:
         found: dict[str, Any] = dict(settings.defaults(_JOB_TABLE, job_type))
         wrong = False
         for key, entry in entries.items():
-            row = _row(key, job_type)
+            row = settings.row_of(_JOB_TABLE, key, job_type)
             value = self._value(row, entry) if row else _WRONG
             if row is None or value is _WRONG:
                 wrong = True
@@ -473,13 +473,6 @@ def _table(section: str) -> str | None:
     if colon:
         return f"{kind}:NAME" if kind in settings.KINDS else None
     return section if section in settings.SECTIONS else None
-
-
-def _row(key: str, job_type: str) -> settings.Setting | None:
-    for row in settings.rows(_JOB_TABLE, key):
-        if job_type in row.types:
-            return row
-    return None
 
 
 def _no_section(path: Path, name: str) -> ini.Section:

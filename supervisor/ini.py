@@ -113,6 +113,8 @@ def expand(text: str, folder: Path, environ: Mapping[str, str] = os.environ) -> 
     What a variable holds is not looked at again: a `$` in a password is a `$`.
     Raises: ValueError when a variable is not set or a `$` stands alone.
     """
+    if "$" not in text:
+        return Secret((text,) if text else ())
     return Secret(tuple(_merge(_expand(text, folder, environ, 0))))
 
 

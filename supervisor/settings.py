@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -541,6 +541,12 @@ def rows(section: str, key: str) -> tuple[Setting, ...]:
         return index[key]
     begin, dot, rest = key.partition(".")
     return index.get(begin + dot, ()) if rest else ()
+
+
+@lru_cache(4096)
+def row_of(section: str, key: str, job_type: str) -> Setting | None:
+    """Give the row of a key for one type of jobs, if that type has it."""
+    return next((row for row in rows(section, key) if job_type in row.types), None)
 
 
 @cache
