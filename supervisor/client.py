@@ -117,13 +117,13 @@ class Client:
         """Ask for the state of processes; no name means all. Raises: NoSuchJob."""
         return cast("protocol.Status", self.call("status", names=list(names)))
 
-    def start(self, names: tuple[str, ...]) -> protocol.Status:
-        """Start processes and wait until they are ready or have failed. Raises: NoSuchJob."""
-        return cast("protocol.Status", self.call("start", limit_s=None, names=list(names)))
+    def start(self, names: tuple[str, ...]) -> None:
+        """Start processes and wait until they are ready. Raises: NoSuchJob, ControlError."""
+        self.call("start", limit_s=None, names=list(names))
 
-    def restart(self, names: tuple[str, ...]) -> protocol.Status:
-        """Restart processes, one after the other, and wait until they are ready or have failed."""
-        return cast("protocol.Status", self.call("restart", limit_s=None, names=list(names)))
+    def restart(self, names: tuple[str, ...]) -> None:
+        """Restart processes and wait until they are ready. Raises: NoSuchJob, ControlError."""
+        self.call("restart", limit_s=None, names=list(names))
 
     def stop(self, names: tuple[str, ...], timeout_s: float | None = None) -> protocol.StopReport:
         """Stop processes and wait until they are gone. Raises: NoSuchJob."""
@@ -135,9 +135,9 @@ class Client:
         answer = self.call("shutdown", limit_s=None, timeout=timeout_s)
         return cast("protocol.StopReport", answer)
 
-    def logs(self, name: str, lines: int) -> list[str]:
-        """Ask for the last lines of a process, of a job or of the "master". Raises: NoSuchJob."""
-        answer = cast("protocol.LogLines", self.call("logs", name=name, n=lines))
+    def logs(self, names: tuple[str, ...], lines: int) -> list[str]:
+        """Ask for the last lines of processes, or of the "master". Raises: NoSuchJob."""
+        answer = cast("protocol.LogLines", self.call("logs", names=list(names), n=lines))
         return answer["lines"]
 
     def events(self, names: tuple[str, ...] = ()) -> list[protocol.Event]:

@@ -130,6 +130,31 @@ class LogLines(TypedDict):
     lines: list[str]
 
 
+class QueueStatus(TypedDict):
+    """How much waits in one topic of one queue."""
+
+    url: str
+    topic: str
+    depth: int
+    delayed: int
+    in_flight: int
+    dead: int
+    oldest_age_s: float | None
+    paused: bool
+
+
+class DeadLetter(TypedDict):
+    """A message that was given up; `at` is RFC 3339."""
+
+    id: str
+    topic: str
+    error: str
+    attempts: int
+    crashes: int
+    at: str
+    data: object
+
+
 def socket_path(run_dir: Path, name: str) -> Path:
     """Give the path of the control socket. Raises: ConfigError when the kernel could not bind it.
 
@@ -191,14 +216,6 @@ def names(request: Request) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise UsageError("names must be a list of strings")
     return tuple(value)
-
-
-def text(request: Request, key: str) -> str:
-    """Give a string of a request that must be there. Raises: UsageError."""
-    value = request.get(key)
-    if not isinstance(value, str):
-        raise UsageError(f"{key} must be a string")
-    return value
 
 
 def seconds(request: Request, key: str) -> float | None:

@@ -1,0 +1,355 @@
+"""The command line: `supervisor COMMAND`, and what it prints.
+
+Reads words, asks the master over its socket (`client`) or does the whole-supervisor work of
+`launch`, and shows the answer (`render`). What all commands share is in `console`; exit codes are
+those of `errors.ExitCode`.
+
+Imports that a quick command can do without stand inside the commands: `status` is asked every few
+seconds by health checks, and must cost little more than the interpreter itself.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import click
+
+from supervisor import __version__, render
+from supervisor.console import (
+    Group,
+    Invocation,
+    as_json,
+    complain,
+    conf,
+    duration,
+    examples,
+    names_argument,
+    pass_invocation,
+    print_json,
+    print_lines,
+    screen,
+    suggest,
+)
+from supervisor.errors import (
+    ExitCode,
+    NotRunning,
+    SupervisorError,
+    UsageError,
+    configuration_fault,
+)
+from supervisor.lines import escape
+from supervisor.queue_commands import dead, publish, queue
+
+_LATER: Final = "quiet resume scale reload why top signal stacks cron init upgrade"
+
+_ORDER: Final = "check start status logs events restart stop publish queue dead version"
+"""How `--help` lists the commands: as they are needed, not by the alphabet."""
+
+_TWIN: Final = re.compile(
+    r"supervisor-\d[^-]*(-py[\d.]+)?\.(dist-info|egg-info|egg)", re.IGNORECASE
+)
+
+_INTERRUPTED: Final = 130
+"""128 + SIGINT, as shells say it."""
+
+
+@click.group(
+    cls=Group,
+    later=_LATER.split(),
+    order=_ORDER.split(),
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "supervisor check                 is the configuration right?",
+        "supervisor start                 run it here; Ctrl-C drains and stops it",
+        "supervisor start --daemonize     run it in the background",
+        "supervisor status                how is it going?",
+        "supervisor logs NAME             what has it printed?",
+        "supervisor stop                  drain everything and leave",
+        title="To begin",
+    ),
+)
+@click.version_option(__version__, prog_name="workers-supervisor", message="%(prog)s %(version)s")
+@conf
+def cli() -> None:
+    """Run the jobs of a configuration file, each in processes of its own, and keep them running.
+
+    NAME is a job (orders), one process of it (orders:0) or a pattern ('order*'). No NAME means the
+    whole supervisor.
+    """
+    _refuse_twin(sys.path)
+
+
+for command in (publish, queue, dead):
+    cli.add_command(command)
+
+
+@cli.command(
+    short_help="Run the supervisor, or start stopped jobs of the running one.",
+    epilog=examples(
+        "supervisor start --conf etc/workers.ini",
+        "supervisor start --daemonize",
+        "supervisor start billing 'order*'",
+    ),
+)
+@names_argument
+@click.option("--daemonize", is_flag=True, help="Go to the background; return once ready.")
+@click.option(
+    "--mode",
+    type=click.Choice(["standalone"]),
+    help="Run a configuration of [worker] mode = embedded by itself.",
+)
+@conf
+@pass_invocation
+def start(
+    invocation: Invocation, names: tuple[str, ...], daemonize: bool, mode: str | None
+) -> int | None:
+    """Run the supervisor; with NAMEs, start stopped jobs of the running one."""
+    if names:
+        if daemonize or mode:
+            raise UsageError("--daemonize and --mode are for the whole supervisor, without a NAME")
+        with invocation.client() as client:
+            client.start(names)
+            rows = client.status(names)["processes"]
+        print_lines(render.done_line(row, "started") for row in rows)
+        return None
+    # Here: the configuration and all that it needs.
+    from supervisor import launch
+
+    standalone = mode == "standalone"
+    if not daemonize:
+        return launch.start(invocation.path, standalone=standalone)
+    code, message = launch.start_daemon(invocation.path, standalone=standalone)
+    if message:
+        complain(message, prefix="" if code == ExitCode.CONFIG else "supervisor: ")
+    elif code == ExitCode.OK:
+        # Nobody is there when its file has disabled it.
+        with suppress(NotRunning), invocation.client() as client:
+            click.echo(screen(client.status()).partition("\n")[0])
+    return code
+
+
+@cli.command(
+    short_help="Drain everything and leave, or stop some jobs.",
+    epilog=examples(
+        "supervisor stop",
+        "supervisor stop --timeout 10s",
+        "supervisor stop billing:1",
+    ),
+)
+@names_argument
+@click.option("--timeout", metavar="S", help="Kill what has not drained after S (30s, 2m).")
+@as_json
+@conf
+@pass_invocation
+def stop(
+    invocation: Invocation, names: tuple[str, ...], timeout: str | None, as_json: bool
+) -> ExitCode:
+    """Drain everything and leave; with NAMEs, stop only those and stay.
+
+    Returns when the master and every process are gone, also those that a dead master has left.
+    Exit code 1 when anything had to be killed.
+    """
+    timeout_s = duration(timeout, "--timeout")
+    if names:
+        with invocation.client() as client:
+            report = client.stop(names, timeout_s)
+    else:
+        # Here: the configuration and all that it needs.
+        from supervisor import launch
+
+        report = launch.stop(invocation.location(), timeout_s, invocation.start_hint())
+    if as_json:
+        print_json(report)
+    else:
+        print_lines(render.stop_lines(report))
+    return ExitCode.FAILED if report["killed"] else ExitCode.OK
+
+
+@cli.command(
+    short_help="Restart jobs, one process after the other.",
+    epilog=examples("supervisor restart orders", "supervisor restart"),
+)
+@names_argument
+@conf
+@pass_invocation
+def restart(invocation: Invocation, names: tuple[str, ...]) -> None:
+    """Restart jobs, one process after the other; without NAME every job. The master stays.
+
+    The next process is touched only when the former is ready again. What was stopped on purpose is
+    started only when it is named.
+    """
+    with invocation.client() as client:
+        for row in client.status(names)["processes"]:
+            if names or row["state"] != "STOPPED":
+                one = (row["name"],)
+                client.restart(one)
+                new = client.status(one)["processes"]
+                print_lines(render.done_line(row, "restarted") for row in new)
+
+
+@cli.command(
+    short_help="Show how the supervisor and its processes are.",
+    epilog=examples(
+        "supervisor status",
+        "supervisor status 'order*' --json",
+        "supervisor status --check          for health checks",
+    ),
+)
+@names_argument
+@click.option("--check", is_flag=True, help="One line; exit code 1 when not ready.")
+@as_json
+@conf
+@pass_invocation
+def status(invocation: Invocation, names: tuple[str, ...], check: bool, as_json: bool) -> ExitCode:
+    """Show how the supervisor and its processes are. Exit code 3 when it is not running."""
+    with invocation.client() as client:
+        found = client.status(names)
+    if as_json:
+        print_json(found)
+    elif check:
+        click.echo(render.check_line(found, partial=bool(names)))
+    else:
+        click.echo(screen(found, partial=bool(names)))
+        suggest(render.next_command(found), invocation)
+    is_ready = render.is_ready(found, partial=bool(names))
+    return ExitCode.FAILED if check and not is_ready else ExitCode.OK
+
+
+@cli.command(
+    short_help="Read the configuration and import every handler; change nothing.",
+    epilog=examples("supervisor check --conf etc/workers.ini", "supervisor check --json"),
+)
+@as_json
+@conf
+@pass_invocation
+def check(invocation: Invocation, as_json: bool) -> ExitCode:
+    """Read the configuration and import every handler, without starting or changing anything.
+
+    Tells all errors at once, each with file and line; exit code 78 when there is one.
+    """
+    # Here: the configuration and all that it needs.
+    from supervisor import launch
+
+    found = launch.check(invocation.path)
+    if as_json:
+        print_json(
+            {
+                "ok": not found.errors,
+                "errors": [render.problem_shape(problem) for problem in found.errors],
+                "warnings": [render.problem_shape(problem) for problem in found.warnings],
+                "jobs": [launch.job_shape(job) for job in found.jobs],
+            }
+        )
+    else:
+        for problem in found.errors:
+            complain(str(problem), prefix="")
+        for problem in found.warnings:
+            complain(render.warning_line(problem), prefix="")
+        counts = (len(found.jobs), len(found.files), len(found.errors), len(found.warnings))
+        click.echo(render.check_verdict(*counts))
+    return ExitCode.CONFIG if found.errors else ExitCode.OK
+
+
+@cli.command(
+    short_help="Show the last lines that processes have printed.",
+    epilog=examples("supervisor logs billing:1", "supervisor logs master -n 200"),
+)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option(
+    "-n",
+    "lines",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="How many lines.",
+)
+@as_json
+@conf
+@pass_invocation
+def logs(invocation: Invocation, names: tuple[str, ...], lines: int, as_json: bool) -> None:
+    """Show the last lines that processes have printed; `master` is a NAME too."""
+    with invocation.client() as client:
+        found = client.logs(names, lines)
+    if as_json:
+        print_json({"lines": found})
+    else:
+        print_lines(map(escape, found))
+
+
+@cli.command(
+    short_help="Show the last changes of state.",
+    epilog=examples("supervisor events", "supervisor events billing --json"),
+)
+@names_argument
+@as_json
+@conf
+@pass_invocation
+def events(invocation: Invocation, names: tuple[str, ...], as_json: bool) -> None:
+    """Show the last changes of state, oldest first; --json prints one object a line."""
+    with invocation.client() as client:
+        found = client.events(names)
+    print_lines(json.dumps(event) if as_json else render.event_line(event) for event in found)
+
+
+@cli.command(epilog=examples("supervisor version"))
+@as_json
+@conf
+def version(as_json: bool) -> None:
+    """Show the version of this program."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    if as_json:
+        print_json({"version": __version__, "python": python})
+    else:
+        click.echo(f"workers-supervisor {__version__} (Python {python})")
+
+
+def main() -> int:
+    """Be the program `supervisor`; returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a character is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = cli.main(prog_name="supervisor", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _INTERRUPTED
+    except SupervisorError as error:
+        complain(str(error), prefix="" if error.code is ExitCode.CONFIG else "supervisor: ")
+        return error.code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; the interpreter would flush once more, and tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return ExitCode.FAILED
+    except OSError as error:
+        complain(str(error))
+        return ExitCode.FAILED
+    return int(code or 0)
+
+
+def _refuse_twin(path: Iterable[str]) -> None:
+    """Refuse to run where PyPI's Supervisor is installed: one import name, two programs.
+
+    Looks for its metadata by name only; importlib.metadata would cost more than the command.
+    """
+    for entry in path:
+        with suppress(OSError):
+            for name in os.listdir(entry or "."):
+                if _TWIN.fullmatch(name):
+                    raise configuration_fault(
+                        Path(entry) / name,
+                        "PyPI's Supervisor is installed beside workers-supervisor, and both are "
+                        "`import supervisor`: give each a virtual environment of its own",
+                    )

@@ -1,0 +1,167 @@
+"""What all commands of the line share: the file they mean, the options, how they print.
+
+Data goes to stdout; hints and errors, one clear line each, to stderr. Used by `cli` and by
+`queue_commands`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from supervisor import protocol, render
+from supervisor.client import Client
+from supervisor.errors import UsageError, configuration_fault
+from supervisor.lines import escape
+from supervisor.location import Location, locate
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_DEFAULT_PATHS: Final = (Path("etc/workers.ini"), Path("/etc/workers.ini"))
+
+
+@dataclass(slots=True)
+class Invocation:
+    """What one call of the command line knows: the file that was named, if one was."""
+
+    named: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """Give the configuration: --conf, $SUPERVISOR_CONF, or the first default that exists."""
+        if self.named is not None:
+            return self.named
+        if from_environment := os.environ.get("SUPERVISOR_CONF"):
+            return Path(from_environment)
+        for path in _DEFAULT_PATHS:
+            if path.is_file():
+                return path
+        places = " or ".join(map(str, _DEFAULT_PATHS))
+        raise configuration_fault(
+            _DEFAULT_PATHS[0], f"no configuration at {places}; name one with --conf PATH"
+        )
+
+    @property
+    def suffix(self) -> str:
+        """Give what a suggested command needs to mean the same supervisor."""
+        return f" --conf {self.named}" if self.named is not None else ""
+
+    def location(self) -> Location:
+        """Read where the supervisor of the configuration is found."""
+        return locate(self.path)
+
+    def client(self) -> Client:
+        """Connect to the running supervisor. Raises: NotRunning, saying how to start one."""
+        return Client(self.location(), hint=self.start_hint())
+
+    def start_hint(self) -> str:
+        """Give the words that end the message "is not running"."""
+        return f"; start it: supervisor start{self.suffix}"
+
+
+class Group(click.Group):
+    """A group of commands that knows the names of those still to come."""
+
+    def __init__(
+        self,
+        *,
+        later: Iterable[str] = (),
+        order: Iterable[str] = (),
+        **attributes: Any,  # noqa: ANN401  # click's own, passed on
+    ) -> None:
+        super().__init__(**attributes)
+        self.later = frozenset(later)
+        self.order = tuple(order)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Give the names for --help: in the order given, if one was."""
+        return list(self.order) or super().list_commands(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of the words; one of a later release is not just unknown."""
+        if args and args[0] in self.later:
+            raise click.UsageError(f"{args[0]!r} is not in this release", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _remember(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.find_root().ensure_object(Invocation).named = Path(value)
+
+
+def conf(command: Command) -> Command:
+    """Let a command take --conf; it counts before and behind the command's name alike."""
+    return click.option(
+        "--conf",
+        "-c",
+        metavar="PATH",
+        expose_value=False,
+        callback=_remember,
+        help="The configuration.  [default: $SUPERVISOR_CONF, etc/workers.ini, /etc/workers.ini]",
+    )(command)
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+names_argument = click.argument("names", metavar="[NAME]...", nargs=-1)
+pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
+
+
+def examples(*lines: str, title: str = "") -> str:
+    """Give the end of a command's help: lines to copy, as they stand."""
+    heading = title or ("Examples" if len(lines) > 1 else "Example")
+    # The backspace is click's word for "do not wrap this paragraph".
+    return "\b\n" + "\n".join([f"{heading}:", *(f"  {line}" for line in lines)])
+
+
+def duration(text: str | None, option: str) -> float | None:
+    """Read the time span of an option, in seconds. Raises: UsageError."""
+    if text is None:
+        return None
+    # Here: few calls have a time in them.
+    from supervisor import values
+
+    try:
+        return values.duration(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def screen(found: protocol.Status, *, partial: bool = False) -> str:
+    """Draw `status` for where it goes: a terminal has a width and colours, a pipe has neither."""
+    if not sys.stdout.isatty():
+        return render.status_screen(found, partial=partial)
+    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    width = os.get_terminal_size(sys.stdout.fileno()).columns or None
+    return render.status_screen(found, partial=partial, colour=colour, width=width)
+
+
+def suggest(command: str | None, invocation: Invocation) -> None:
+    """Say which command to go on with."""
+    if command is not None:
+        click.echo(f"Next: {command}{invocation.suffix}", err=True)
+
+
+def print_json(value: object) -> None:
+    """Print one document for programs."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines for people."""
+    for line in lines:
+        click.echo(line)
+
+
+def complain(message: str, *, prefix: str = "supervisor: ") -> None:
+    """Print an error, a line or more of it."""
+    for line in message.splitlines():
+        click.echo(f"{prefix}{escape(line)}", err=True)

@@ -1,0 +1,157 @@
+"""What `start`, `stop` and `check` do when they mean the whole supervisor.
+
+The command line's part before the loop begins and after the master is gone. Loaded by `cli` only
+for these commands, as it brings the whole configuration with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from supervisor import protocol
+from supervisor.client import Client, ConnectionLost
+from supervisor.config import Config, Job, load
+from supervisor.daemonize import Daemon, detached
+from supervisor.errors import ConfigError, ControlError, NotRunning, Problem
+from supervisor.location import Location
+
+PROBE_S = 60.0
+"""How long `check` gives all imports together."""
+
+LEAVE_S = 10.0
+"""How long a master may take to end after it has said that everything is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What `check` has found; without a readable configuration only errors."""
+
+    errors: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    files: frozenset[str] = frozenset()
+
+
+def start(path: Path, *, standalone: bool) -> int:
+    """Run the supervisor here and now; returns its exit code. Raises: ConfigError and others."""
+    return _run(load(path), standalone=standalone, ready_fd=None)
+
+
+def start_daemon(path: Path, *, standalone: bool) -> tuple[int, str]:
+    """Run the supervisor in the background; returns exit code and error once it is ready."""
+
+    def body(daemon: Daemon) -> int:
+        config = load(path)
+        log_file = config.log_file or config.state_dir / f"{config.name}.log"
+        daemon.log_to(log_file)
+        # The same file under its own name, so that it is rotated like any other.
+        config = replace(config, log_file=log_file)
+        code = _run(config, standalone=standalone, ready_fd=daemon.ready_fd)
+        if code:
+            daemon.end(code, f"the supervisor ended before it was ready; see {log_file}")
+        return code
+
+    return detached(body)
+
+
+def stop(location: Location, timeout_s: float | None, hint: str) -> protocol.StopReport:
+    """Drain everything and wait until master and tree are gone. Raises: NotRunning."""
+    try:
+        client = Client(location, hint=hint)
+    except NotRunning:
+        report = _end_remains(location, timeout_s)
+        if report is None:
+            raise
+        return report
+    with client:
+        # A short question first: a master that is stuck is told from one that drains.
+        client.ping()
+        try:
+            report = client.shutdown(timeout_s)
+        except ConnectionLost:
+            report = {"drained": 0, "abandoned": 0, "killed": ["master"]}
+        if not client.wait_gone(LEAVE_S):
+            raise ControlError(f"everything is stopped, but the master (pid {client.pid}) stays")
+    left = _end_remains(location, timeout_s)
+    return report if left is None else _added(report, left)
+
+
+def check(path: Path) -> Checked:
+    """Read the configuration and import every handler; changes nothing."""
+    # Here: `stop` has no use for it.
+    from supervisor.probe import probe
+
+    try:
+        config = load(path)
+    except ConfigError as error:
+        return Checked(errors=error.problems)
+    errors = probe(config, PROBE_S)
+    return Checked(errors, config.warnings, config.jobs, frozenset(_files(config)))
+
+
+def job_shape(job: Job) -> dict[str, object]:
+    """Give a job as `check --json` shows it."""
+    return {
+        "name": job.name,
+        "kind": job.kind,
+        "type": job.type,
+        "processes": job.processes,
+        "required": job.required,
+    }
+
+
+def _files(config: Config) -> set[str]:
+    origins = [(str(config.path), 0), *config.origins.values()]
+    for job in config.jobs:
+        origins += [job.section_origin, *job.origins.values()]
+    # By real path: the same file may have been named in two ways.
+    return {os.path.realpath(file) for file, _ in origins if file}
+
+
+def _run(config: Config, *, standalone: bool, ready_fd: int | None) -> int:
+    if not config.worker_enable:
+        _skip(config)
+        return 0
+    if config.worker_mode == "embedded" and not standalone:
+        file, line = config.origin("worker.mode")
+        words = (
+            "embedded: an application starts this supervisor; to run it by itself: "
+            "supervisor start --mode standalone"
+        )
+        raise ConfigError(Problem(file, line, "worker", "mode", words))
+    # Here: the master's own modules, of no use to a configuration that does not start.
+    from supervisor.supervisor import run
+
+    return run(config, ready_fd=ready_fd)
+
+
+def _skip(config: Config) -> None:
+    from supervisor.loop import Loop
+    from supervisor.notify import Notifier
+    from supervisor.output import Output
+
+    loop = Loop()
+    output = Output(config, loop)
+    logging.getLogger("supervisor").info("worker is disabled, skipping worker startup")
+    output.close()
+    loop.close()
+    # A unit of Type=notify would fail if it ended without a word.
+    Notifier.from_environment().send("READY=1", "STOPPING=1")
+
+
+def _end_remains(location: Location, timeout_s: float | None) -> protocol.StopReport | None:
+    # Here: it reads the whole process table, and most stops have a master to ask.
+    from supervisor.remains import end
+
+    return end(location, timeout_s)
+
+
+def _added(one: protocol.StopReport, other: protocol.StopReport) -> protocol.StopReport:
+    return {
+        "drained": one["drained"] + other["drained"],
+        "abandoned": one["abandoned"] + other["abandoned"],
+        "killed": one["killed"] + other["killed"],
+    }

@@ -1,0 +1,362 @@
+"""What people see: the shapes of `protocol` as lines of text. Pure; called by `cli` only.
+
+Bad rows stand before good ones, then the order of the file. Columns go from identity over state
+and amounts to free text, so that what a narrow terminal loses is what matters least; a pipe loses
+nothing. Colour repeats what a word says already. Control characters are shown, never sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from supervisor.errors import Problem
+from supervisor.lines import escape
+from supervisor.protocol import (
+    DeadLetter,
+    Event,
+    LastExit,
+    MasterStatus,
+    ProcessStatus,
+    QueueStatus,
+    Status,
+    StopReport,
+)
+
+_COLOURS: Final = {
+    "OK": "32",
+    "RUNNING": "32",
+    "STARTING": "33",
+    "BACKOFF": "33",
+    "STOPPING": "33",
+    "DEGRADED": "31",
+    "FATAL": "31",
+    "STOPPED": "2",
+    "EXITED": "2",
+}
+
+_COLUMNS: Final = (
+    "NAME", "KIND", "STATE", "READY", "PID", "UPTIME", "RESTARTS", "LAST-EXIT",
+    "IN-FLIGHT", "DONE", "FAILED", "RSS", "BEAT", "DETAIL",
+)  # fmt: skip
+_NUMBERS: Final = frozenset(
+    {"PID", "UPTIME", "RESTARTS", "IN-FLIGHT", "DONE", "FAILED", "RSS", "BEAT"}
+)
+
+_SPARED: Final = ("KIND", "IN-FLIGHT", "BEAT", "LAST-EXIT", "RSS", "PID", "FAILED", "DONE")
+"""What a narrow terminal goes without, first to last."""
+
+_BAD_STATES: Final = frozenset({"BACKOFF", "FATAL"})
+_UP_STATES: Final = frozenset({"STARTING", "RUNNING", "EXITED"})
+
+Row = dict[str, str]
+
+
+def duration(seconds: float | None) -> str:
+    """Give a time span in two units at most, as in `12d4h`, `3m2s`, `42s`, `18ms`."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return f"{max(0, int(seconds * 1000))}ms"
+    whole = int(seconds)
+    for size, word, next_size, next_word in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "m"),
+        (60, "m", 1, "s"),
+    ):
+        if whole >= size:
+            rest = whole % size // next_size
+            return f"{whole // size}{word}" + (f"{rest}{next_word}" if rest else "")
+    return f"{whole}s"
+
+
+def size(count: int | None) -> str:
+    """Give an amount of memory, in units of 1024."""
+    if count is None:
+        return "-"
+    if count < 1 << 20:
+        return f"{count >> 10} KiB"
+    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count >> 20} MiB"
+
+
+def is_bad(row: ProcessStatus) -> bool:
+    """Tell whether a process is not as it should be; one stopped on purpose is."""
+    return row["state"] in _BAD_STATES or (row["state"] in _UP_STATES and not row["ready"])
+
+
+def verdict(status: Status, *, partial: bool = False) -> str:
+    """Say in one word how things stand; `partial`: only for the processes given."""
+    bad = [row for row in status["processes"] if is_bad(row)]
+    if status["master"]["state"] == "STOPPING":
+        return "STOPPING"
+    if not bad and (partial or status["master"]["ready"]):
+        return "OK"
+    if any(row["state"] != "STARTING" for row in bad):
+        return "DEGRADED"
+    return "STARTING" if bad else "DEGRADED"
+
+
+def status_screen(
+    status: Status, *, partial: bool = False, colour: bool = False, width: int | None = None
+) -> str:
+    """Draw `status`; `width` is that of a terminal, None for everything else."""
+    word = verdict(status, partial=partial)
+    lines = [f"{_paint(word, word, colour)}  {_headline(status['processes'], status['master'])}"]
+    processes = sorted(status["processes"], key=lambda row: not is_bad(row))
+    rows = [_row(process) for process in processes]
+    if not rows:
+        return "\n".join([*lines, "no processes"])
+    marks = ["!" if is_bad(process) else " " for process in processes]
+    columns = _fitting_columns(rows, width)
+    table = grid(columns, [[row[name] for name in columns] for row in rows], numbers=_NUMBERS)
+    for mark, line, process in zip([" ", *marks], table, [None, *processes], strict=True):
+        cut = f"{mark} {line}"
+        if width is not None and len(cut) > width:
+            cut = cut[: width - 1] + "…"
+        # Padded first and painted after: escape sequences have no width.
+        lines.append(_paint_row(cut, process, colour))
+    return "\n".join(lines)
+
+
+def is_ready(status: Status, *, partial: bool = False) -> bool:
+    """Tell whether every required job is ready; `partial`: every process given."""
+    if partial:
+        return all(row["ready"] for row in status["processes"])
+    return status["master"]["ready"]
+
+
+def check_line(status: Status, *, partial: bool = False) -> str:
+    """Say in one line whether things are ready, and what is not."""
+    rows = status["processes"]
+    late = sorted((row for row in rows if not row["ready"]), key=lambda row: not is_bad(row))
+    if is_ready(status, partial=partial):
+        return f"ready: {_of(rows)}"
+    if not late:
+        return f"not ready: the supervisor is {status['master']['state']}"
+    more = f" (and {len(late) - 1} more)" if len(late) > 1 else ""
+    detail = _detail(late[0])
+    return f"not ready: {late[0]['name']} {late[0]['state']}{', ' if detail else ''}{detail}{more}"
+
+
+def next_command(status: Status) -> str | None:
+    """Give the command to go on with; None when all is well."""
+    bad = sorted(filter(is_bad, status["processes"]), key=lambda row: row["state"] != "FATAL")
+    return f"supervisor logs {bad[0]['name']}" if bad else None
+
+
+def stop_lines(report: StopReport) -> list[str]:
+    """Say what a stop did."""
+    lines = [f"stopped: {report['drained']} drained, {report['abandoned']} abandoned"]
+    if report["killed"]:
+        lines.append(f"killed: {', '.join(map(escape, report['killed']))}")
+    return lines
+
+
+def event_line(event: Event) -> str:
+    """Draw one transition, in local time."""
+    pid = f"  pid {event['pid']}" if event["pid"] is not None else ""
+    why = f"  {escape(event['why'])}" if event["why"] else ""
+    return f"{_local(event['at'])}  {event['name']}  {event['from']} -> {event['to']}{pid}{why}"
+
+
+def warning_line(problem: Problem) -> str:
+    """Draw a problem that stops nothing, in the form of the others."""
+    place = f"{problem.file}:{problem.line}" if problem.line else problem.file
+    return f"{place}: warning:{str(problem).removeprefix(place).removeprefix(':')}"
+
+
+def problem_shape(problem: Problem) -> dict[str, object]:
+    """Give a problem as `check --json` shows it."""
+    keys = ("file", "line", "section", "key", "message")
+    return {key: getattr(problem, key) for key in keys}
+
+
+def check_verdict(jobs: int, files: int, errors: int, warnings: int) -> str:
+    """Say in one line what `check` found; `files` is 0 when they could not be read."""
+    found = [amount(errors, "error") if errors else "ok"]
+    if warnings:
+        found.append(amount(warnings, "warning"))
+    read = f"{amount(jobs, 'job')}, {amount(files, 'file')}: " if files else ""
+    return read + ", ".join(found)
+
+
+def done_line(process: ProcessStatus, word: str) -> str:
+    """Say that something was done to a process, and what it is now."""
+    pid = f", pid {process['pid']}" if process["pid"] is not None else ""
+    return f"{process['name']} {word}: {process['state']}{pid}"
+
+
+def queue_table(rows: Sequence[QueueStatus]) -> list[str]:
+    """Draw `queue list`."""
+    if not rows:
+        return ["no queues"]
+    head = ("TOPIC", "DEPTH", "DELAYED", "IN-FLIGHT", "DEAD", "OLDEST", "PAUSED", "URL")
+    cells = [
+        (
+            row["topic"],
+            str(row["depth"]),
+            str(row["delayed"]),
+            str(row["in_flight"]),
+            str(row["dead"]),
+            duration(row["oldest_age_s"]),
+            "yes" if row["paused"] else "no",
+            row["url"],
+        )
+        for row in rows
+    ]
+    return grid(head, cells, numbers=frozenset(head[1:6]))
+
+
+def dead_table(rows: Sequence[DeadLetter]) -> list[str]:
+    """Draw `dead list`."""
+    if not rows:
+        return ["no dead letters"]
+    head = ("ID", "AT", "ATTEMPTS", "CRASHES", "ERROR")
+    cells = [
+        (
+            row["id"],
+            _local(row["at"]),
+            str(row["attempts"]),
+            str(row["crashes"]),
+            (row["error"].strip().splitlines() or ["-"])[0],
+        )
+        for row in rows
+    ]
+    return grid(head, cells, numbers=frozenset({"ATTEMPTS", "CRASHES"}))
+
+
+def dead_letter(letter: Mapping[str, object]) -> list[str]:
+    """Draw `dead show`: one field a line, texts of several lines indented below their name."""
+    lines = []
+    for key, value in letter.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        parts = [escape(part) for part in text.splitlines()]
+        if len(parts) > 1:
+            lines += [f"{key}:", *(f"    {part}" for part in parts)]
+        else:
+            lines.append(f"{key}: {''.join(parts)}")
+    return lines
+
+
+def amount(count: int, word: str) -> str:
+    """Give a count with its noun: `1 file`, `2 files`."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def grid(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: frozenset[str] = frozenset()
+) -> list[str]:
+    """Align cells under their heads, two blanks apart; columns in `numbers` to the right."""
+    table = [list(head), *([escape(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    return [
+        "  ".join(
+            cell.rjust(wide) if name in numbers else cell.ljust(wide)
+            for cell, wide, name in zip(row, widths, head, strict=True)
+        ).rstrip()
+        for row in table
+    ]
+
+
+def _local(at: str) -> str:
+    return datetime.fromisoformat(at).astimezone().strftime("%m-%d %H:%M:%S")
+
+
+def _headline(rows: Sequence[ProcessStatus], master: MasterStatus) -> str:
+    stopped = sum(row["state"] == "STOPPED" for row in rows)
+    words = [
+        f"{_of(rows)} ready" + (f" ({stopped} stopped)" if stopped else ""),
+        f"up {duration(master['uptime_s'])}",
+        f"pid {master['pid']}",
+        escape(master["config"]),
+    ]
+    return "   ".join(words)
+
+
+def _of(rows: Sequence[ProcessStatus]) -> str:
+    return f"{sum(row['ready'] for row in rows)} of {len(rows)}"
+
+
+def _row(process: ProcessStatus) -> Row:
+    cells = (
+        process["name"],
+        process["kind"],
+        process["state"],
+        "yes" if process["ready"] else "no",
+        _number(process["pid"]),
+        duration(process["uptime_s"]) if process["pid"] else "-",
+        str(process["restarts"]),
+        _exit(process["last_exit"]),
+        str(process["in_flight"]),
+        str(process["done"]),
+        str(process["failed"]),
+        size(process["rss_bytes"]),
+        duration(process["heartbeat_age_s"]),
+        _detail(process),
+    )
+    return dict(zip(_COLUMNS, map(escape, cells), strict=True))
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _exit(last: LastExit | None) -> str:
+    """Say how a process ended: `exit 1`, `KILL`, or the cause where that tells more."""
+    if last is None:
+        return "-"
+    if last["cause"] not in ("exited", "signaled"):
+        return last["cause"]
+    return last["signal"] or f"exit {last['code']}"
+
+
+def _detail(process: ProcessStatus) -> str:
+    parts = []
+    if process["state"] in _BAD_STATES:
+        if process["last_exit"] is not None:
+            parts.append(_exit(process["last_exit"]))
+        if process["next_start_s"] is not None:
+            parts.append(f"retry in {duration(process['next_start_s'])}{_failures(process)}")
+        elif process["state"] == "FATAL":
+            parts.append(f"no retry{_failures(process)}")
+    elif is_bad(process):
+        parts.append("not ready")
+    parts += [
+        f"{word} {value}"
+        for word, value in (
+            ("backlog", process["backlog"]),
+            ("lag", process["lag"]),
+            ("dead", process["dead"]),
+        )
+        if value
+    ]
+    return ", ".join(parts)
+
+
+def _failures(process: ProcessStatus) -> str:
+    failures, most = process.get("failures"), process.get("max_failures")
+    return f" ({failures} of {most})" if failures and most else ""
+
+
+def _fitting_columns(rows: Sequence[Row], width: int | None) -> list[str]:
+    """Give the columns that a terminal has room for; DETAIL may be cut and is not counted."""
+    columns = list(_COLUMNS)
+    wide = {name: max(len(name), *(len(row[name]) for row in rows)) + 2 for name in columns}
+    for name in _SPARED:
+        if width is None or sum(wide[kept] for kept in columns if kept != "DETAIL") + 8 <= width:
+            break
+        columns.remove(name)
+    return columns
+
+
+def _paint(text: str, word: str, colour: bool) -> str:
+    return f"\x1b[{_COLOURS[word]}m{text}\x1b[0m" if colour and word in _COLOURS else text
+
+
+def _paint_row(line: str, process: ProcessStatus | None, colour: bool) -> str:
+    if process is None or not colour:
+        return line
+    state = process["state"]
+    return line.replace(state, _paint(state, state, colour), 1)
