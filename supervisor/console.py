@@ -1,7 +1,7 @@
 """What all commands of the line share: the file they mean, the options, how they print.
 
 Data goes to stdout; hints and errors, one clear line each, to stderr. Used by `cli` and by
-`queue_commands`.
+`queue_commands`. Imports that not every command needs stand inside the functions; `cli` says why.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from supervisor import protocol, render
+from supervisor import protocol
 from supervisor.client import Client
 from supervisor.errors import UsageError, configuration_fault
-from supervisor.lines import escape
 from supervisor.location import Location, locate
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -126,7 +125,6 @@ def duration(text: str | None, option: str) -> float | None:
     """Read the time span of an option, in seconds. Raises: UsageError."""
     if text is None:
         return None
-    # Here: few calls have a time in them.
     from supervisor import values
 
     try:
@@ -135,19 +133,31 @@ def duration(text: str | None, option: str) -> float | None:
         raise UsageError(f"{option}: {error}") from None
 
 
-def screen(found: protocol.Status, *, partial: bool = False) -> str:
-    """Draw `status` for where it goes: a terminal has a width and colours, a pipe has neither."""
-    if not sys.stdout.isatty():
-        return render.status_screen(found, partial=partial)
-    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    width = os.get_terminal_size(sys.stdout.fileno()).columns or None
-    return render.status_screen(found, partial=partial, colour=colour, width=width)
+def print_status(
+    found: protocol.Status, invocation: Invocation, *, partial: bool = False, check: bool = False
+) -> None:
+    """Print `status`, or its one line with `check`, and which command to go on with."""
+    from supervisor import render
+
+    if check:
+        click.echo(render.check_line(found, partial=partial))
+        return
+    colour, width = False, None
+    if sys.stdout.isatty():
+        # A terminal has a width and colours, a pipe has neither.
+        colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        width = os.get_terminal_size(sys.stdout.fileno()).columns or None
+    click.echo(render.status_screen(found, partial=partial, colour=colour, width=width))
+    following = render.next_command(found)
+    if following is not None:
+        click.echo(f"Next: {following}{invocation.suffix}", err=True)
 
 
-def suggest(command: str | None, invocation: Invocation) -> None:
-    """Say which command to go on with."""
-    if command is not None:
-        click.echo(f"Next: {command}{invocation.suffix}", err=True)
+def print_done(found: protocol.Status, word: str) -> None:
+    """Print what was done to processes."""
+    from supervisor import render
+
+    print_lines(render.done_line(row, word) for row in found["processes"])
 
 
 def print_json(value: object) -> None:
@@ -163,5 +173,7 @@ def print_lines(lines: Iterable[str]) -> None:
 
 def complain(message: str, *, prefix: str = "supervisor: ") -> None:
     """Print an error, a line or more of it."""
+    from supervisor.lines import escape
+
     for line in message.splitlines():
         click.echo(f"{prefix}{escape(line)}", err=True)

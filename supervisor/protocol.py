@@ -155,6 +155,13 @@ class DeadLetter(TypedDict):
     data: object
 
 
+def is_ready(status: Status, *, partial: bool = False) -> bool:
+    """Tell whether every required job is ready; `partial`: every process given."""
+    if partial:
+        return all(row["ready"] for row in status["processes"])
+    return status["master"]["ready"]
+
+
 def socket_path(run_dir: Path, name: str) -> Path:
     """Give the path of the control socket. Raises: ConfigError when the kernel could not bind it.
 

@@ -1,7 +1,8 @@
 """The commands of queues and dead letters: `publish`, `queue list`, `dead list`, `dead show`.
 
 They work with the supervisor down. What they know of queues is in `workers.commands`, which is
-loaded by name when one is called: the parent's package never imports the workers' statically.
+loaded by name when one is called: the parent's package never imports the workers' statically. Other
+imports stand inside the functions as well; `cli` says why.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import click
 
-from supervisor import render
 from supervisor.console import (
     Group,
     Invocation,
@@ -112,6 +112,8 @@ def queue_list(invocation: Invocation, as_json: bool) -> None:
     if as_json:
         print_json(rows)
     else:
+        from supervisor import render
+
         print_lines(render.queue_table(rows))
 
 
@@ -139,6 +141,8 @@ def dead_list(invocation: Invocation, topic: str, limit: int, as_json: bool) -> 
     if as_json:
         print_json(rows)
     else:
+        from supervisor import render
+
         print_lines(render.dead_table(rows))
 
 
@@ -154,6 +158,8 @@ def dead_show(invocation: Invocation, topic: str, message_id: str, as_json: bool
     if as_json:
         print_json(letter)
     else:
+        from supervisor import render
+
         print_lines(render.dead_letter(letter))
 
 
@@ -181,14 +187,12 @@ def _parsed(text: str, what: str) -> object:
 
 
 def _workers_commands() -> _Commands:
-    # Here: click and the socket are all that most commands need.
     from importlib import import_module
 
     return cast("_Commands", import_module("workers.commands"))
 
 
 def _config(invocation: Invocation) -> Config:
-    # Here: the short commands do without the whole configuration.
     from supervisor.config import load
 
     return load(invocation.path)

@@ -23,6 +23,7 @@ from supervisor.protocol import (
     QueueStatus,
     Status,
     StopReport,
+    is_ready,
 )
 
 _COLOURS: Final = {
@@ -118,13 +119,6 @@ def status_screen(
         # Padded first and painted after: escape sequences have no width.
         lines.append(_paint_row(cut, process, colour))
     return "\n".join(lines)
-
-
-def is_ready(status: Status, *, partial: bool = False) -> bool:
-    """Tell whether every required job is ready; `partial`: every process given."""
-    if partial:
-        return all(row["ready"] for row in status["processes"])
-    return status["master"]["ready"]
 
 
 def check_line(status: Status, *, partial: bool = False) -> str:
