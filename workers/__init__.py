@@ -6,5 +6,6 @@ Importing it is cheap: no database, no thread, no configuration is touched.
 from __future__ import annotations
 
 from workers.base import Context, Message, Reject, Retry, Skip, Worker
+from workers.publishing import publish
 
-__all__ = ["Context", "Message", "Reject", "Retry", "Skip", "Worker"]
+__all__ = ["Context", "Message", "Reject", "Retry", "Skip", "Worker", "publish"]

@@ -35,25 +35,35 @@ class Handler:
     """
 
     def __init__(self, target: str, verb: str) -> None:
-        found = load(target)
-        self._object = found() if isinstance(found, type) else found
-        call = getattr(self._object, verb, None)
-        if call is None and not isinstance(found, type) and callable(found):
+        self._use(load(target), target, verb)
+
+    @classmethod
+    def of(cls, found: object, verb: str) -> Handler:
+        """Make one of the function or class itself."""
+        handler = cls.__new__(cls)
+        handler._use(found, getattr(found, "__qualname__", repr(found)), verb)
+        return handler
+
+    def _use(self, found: object, target: str, verb: str) -> None:
+        thing = found() if isinstance(found, type) else found
+        call = getattr(thing, verb, None)
+        self._lives = callable(call)
+        if not self._lives and not isinstance(found, type) and callable(found):
             call = found
         if not callable(call):
             raise TypeError(f"{target} is neither a function nor a class with a method {verb}")
         refuse_coroutine(call, target)
+        self._object = thing
         self.target = target
         self.call: Callable[..., Any] = call
-        self.is_class = call is not found
 
     def open(self, context: Context) -> None:
         """Call `open`, with the context if it takes an argument, where there is one."""
-        _call_optional(self._object if self.is_class else None, "open", context)
+        _call_optional(self._object if self._lives else None, "open", context)
 
     def close(self, context: Context) -> None:
         """Call `close` in the same way."""
-        _call_optional(self._object if self.is_class else None, "close", context)
+        _call_optional(self._object if self._lives else None, "close", context)
 
 
 def refuse_coroutine(call: Callable[..., Any], target: str) -> None:

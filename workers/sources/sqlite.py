@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from workers.sources.source import Burial, Delivery, Return, Share
 from workers.sources.sqlite_file import QueueFile
@@ -154,16 +154,16 @@ class SqliteSource:
     def backlog(self, topics: Sequence[str]) -> int:
         """Count what is due, free, and not paused."""
         [(number,)] = self._file.read(
-            "SELECT count(*) FROM messages WHERE owner IS NULL AND due <= ?"
-            " AND topic IN (SELECT value FROM json_each(?))"
+            "SELECT count(*) FROM messages WHERE owner IS NULL AND due <= :now"
+            " AND topic IN (SELECT value FROM json_each(:topics))"
             " AND topic NOT IN (SELECT topic FROM paused)",
-            _now_ms(),
-            json.dumps(list(topics)),
+            now=_now_ms(),
+            topics=json.dumps(list(topics)),
         )
-        return _integer(number)
+        return int(number)
 
     def _claim(self, shares: Sequence[Share], limit: int, now: int) -> list[Delivery]:
-        rows: list[tuple[int, ...]] = []
+        rows: list[tuple[Any, ...]] = []
         with self._file.change() as change:
             paused = {topic for (topic,) in change.execute("SELECT topic FROM paused")}
             open_topics = [share for share in shares if share[0] not in paused]
@@ -180,7 +180,7 @@ class SqliteSource:
 
     def _claim_topic(
         self, change: sqlite3.Connection, topic: str, wanted: int, now: int
-    ) -> list[tuple[int, ...]]:
+    ) -> list[tuple[Any, ...]]:
         if wanted <= 0:
             return []
         values = (self._owner, now + self._lease_ms, topic, now, wanted)
@@ -202,11 +202,11 @@ class SqliteSource:
         topics = json.dumps([topic for topic, _ in shares])
         [(due,)] = self._file.read(
             "SELECT min((SELECT due FROM messages WHERE owner IS NULL AND topic = value"
-            " ORDER BY due LIMIT 1)) FROM json_each(?)"
+            " ORDER BY due LIMIT 1)) FROM json_each(:topics)"
             " WHERE value NOT IN (SELECT topic FROM paused)",
-            topics,
+            topics=topics,
         )
-        self._next_due = now + 3_600_000 if due is None else _integer(due)
+        self._next_due = now + 3_600_000 if due is None else due
 
     def _look_again(self) -> None:
         """Forget the last look: our own changes do not show in the file's version."""
@@ -221,7 +221,7 @@ class SqliteSource:
             # Somebody moved or removed it: those who publish now write into a new one.
             self.open()
         expired = self._file.read(
-            "SELECT 1 FROM messages WHERE owner IS NOT NULL AND until < ? LIMIT 1", now
+            "SELECT 1 FROM messages WHERE owner IS NOT NULL AND until < :now LIMIT 1", now=now
         )
         if not expired:
             return
@@ -255,17 +255,11 @@ class SqliteSource:
         )
 
 
-def _delivery_of(row: tuple[object, ...]) -> Delivery:
+def _delivery_of(row: tuple[Any, ...]) -> Delivery:
     _, number, topic, body, attempts, failures, crashes, suspect = row
-    return Delivery(
-        _integer(number),
-        str(topic),
-        body if isinstance(body, bytes) else str(body).encode(),
-        _integer(attempts),
-        _integer(failures),
-        _integer(crashes),
-        bool(suspect),
-    )
+    # Those who insert with their own tools may well have written text, not bytes.
+    raw = body if isinstance(body, bytes) else str(body).encode()
+    return Delivery(number, topic, raw, attempts, failures, crashes, bool(suspect))
 
 
 def _letter_of(burial: Burial, now: int) -> tuple[object, ...]:
@@ -283,11 +277,6 @@ def _letter_of(burial: Burial, now: int) -> tuple[object, ...]:
         burial.origin,
         now,
     )
-
-
-def _integer(value: object) -> int:
-    assert isinstance(value, int), "the column holds integers"
-    return value
 
 
 def _now_ms() -> int:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from supervisor.errors import ConfigError, configuration_fault
 from workers.sources.source import SourceTrouble
@@ -127,8 +127,8 @@ class QueueFile:
             return True
         return self._identity != (found.st_dev, found.st_ino)
 
-    def read(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        """Run one reading statement. Raises: SourceTrouble."""
+    def read(self, sql: str, **values: object) -> list[tuple[Any, ...]]:
+        """Run one reading statement with named values. Raises: SourceTrouble."""
         with self._in_words():
             return self._open_connection().execute(sql, values).fetchall()
 
