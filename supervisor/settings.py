@@ -188,7 +188,8 @@ _CRON_KIND: Final = (
 
 _PLACE: Final = (
     _later("user", _text, None, "run as this user"),
-    _later("group", _text, None, "run as this group"),
+    # For stream and kafka the word means the consumer group: they run in their user's own group.
+    _later("group", _text, None, "run as this group", types=EVERY - {"stream", "kafka"}),
     _later("umask", _one(values.mode), None, "of the process; inherited by default"),
     _later("nice", _number(0, 19), None, "of the process; inherited by default"),
     _later("cpu_affinity", _names, None, "processor numbers; inherited by default"),
