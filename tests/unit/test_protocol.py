@@ -150,7 +150,6 @@ def test_the_parts_of_a_request_are_checked() -> None:
     assert protocol.seconds({"timeout": 2}, "timeout") == 2.0
     assert protocol.seconds({}, "timeout") is None
     assert protocol.count({}, "n", 10) == 10
-    assert protocol.text({"name": "a"}, "name") == "a"
     for wrong in ("a", [1], {"a": 1}, None):
         with pytest.raises(UsageError):
             protocol.names({"names": wrong})
@@ -160,8 +159,6 @@ def test_the_parts_of_a_request_are_checked() -> None:
     for wrong in (-1, "1", True, 1.5, 1 << 40):
         with pytest.raises(UsageError):
             protocol.count({"n": wrong}, "n", 0)
-    with pytest.raises(UsageError):
-        protocol.text({}, "name")
 
 
 def test_a_path_too_long_for_a_socket_is_a_configuration_error_that_names_run_dir() -> None:
