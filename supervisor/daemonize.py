@@ -43,10 +43,14 @@ class Daemon:
         os.close(log_fd)
 
     def end(self, code: int, message: str = "") -> None:
-        """Tell the terminal, if it still waits, why it ends and with which exit code."""
+        """Tell the terminal, if it still waits, why it ends and with which exit code. Once."""
+        if self._fd < 0:
+            return
         # Nobody waits any more when the master was ready before.
         with suppress(BrokenPipeError):
             os.write(self._fd, message.encode() + _END + b"%d\n" % code)
+        os.close(self._fd)
+        self._fd = -1
 
 
 def detached(body: Callable[[Daemon], int]) -> tuple[int, str]:
