@@ -225,8 +225,8 @@ def _drain(sink: Sink, deadline: float) -> None:
 class LogHandler(logging.Handler):
     """Brings the records of `logging` in the master into the log.
 
-    A record about a process of a job names it by `extra={"job": …, "slot": …}` (`process` is taken in a
-    LogRecord); other extras become keys of the line.
+    A record about a process names it by `extra={"job": "orders", "slot": 0}`, as `logging` keeps
+    the name `process` for itself; other extras become keys of the line.
     """
 
     def __init__(self, log: Log) -> None:
