@@ -120,7 +120,7 @@ class Config:
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
 
     def origin(self, key: str) -> Origin:
-        """Give file and line of a key of [supervisor]; line 0 when it has its default."""
+        """Give file and line of a field that was set; line 0 when it has its default."""
         return self.origins.get(key, (str(self.path), 0))
 
 
@@ -185,7 +185,13 @@ class _Loader:
             **supervisor,
             **{key: getattr(location, key) for key in ("name", "run_dir", "state_dir")},
         }
-        section = self._document.sections.get("supervisor")
+        sections = self._document.sections
+        origins = {
+            prefix + key: origin
+            for name, prefix in (("supervisor", ""), ("worker", "worker_"))
+            if name in sections
+            for key, origin in _origins(sections[name].entries.values()).items()
+        }
         return Config(
             **given,
             path=path,
@@ -193,7 +199,7 @@ class _Loader:
             worker_mode=worker["mode"],
             jobs=jobs,
             warnings=tuple(_sorted(self._warnings)),
-            origins=_origins(section.entries.values()) if section else {},
+            origins=origins,
         )
 
     # Names of sections and keys

@@ -116,7 +116,7 @@ def _run(config: Config, *, standalone: bool, ready_fd: int | None) -> int:
         _skip(config)
         return 0
     if config.worker_mode == "embedded" and not standalone:
-        file, line = config.origin("worker.mode")
+        file, line = config.origin("worker_mode")
         words = (
             "embedded: an application starts this supervisor; to run it by itself: "
             "supervisor start --mode standalone"
@@ -129,15 +129,20 @@ def _run(config: Config, *, standalone: bool, ready_fd: int | None) -> int:
 
 
 def _skip(config: Config) -> None:
-    from supervisor.loop import Loop
+    """Say that the file has switched the worker off, to the log and to systemd."""
+    from supervisor.logs import Log
     from supervisor.notify import Notifier
-    from supervisor.output import Output
 
-    loop = Loop()
-    output = Output(config, loop)
+    log = Log.open(
+        config.log_file,
+        config.log_max_bytes,
+        config.log_backups,
+        text=config.log_format == "text",
+        level=config.log_level,
+    )
+    log.install()
     logging.getLogger("supervisor").info("worker is disabled, skipping worker startup")
-    output.close()
-    loop.close()
+    log.close()
     # A unit of Type=notify would fail if it ended without a word.
     Notifier.from_environment().send("READY=1", "STOPPING=1")
 
