@@ -1,0 +1,243 @@
+"""The shipped unit under a real systemd, word for word; drop-ins change time limits only."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+
+from tests.helpers import systemd_box
+from tests.helpers.systemd_box import UNIT, Box
+
+HANDLERS = """
+import os
+import threading
+import time
+from pathlib import Path
+
+from workers import Worker
+
+HERE = Path("/srv/workers")
+
+
+def note(*words):
+    with (HERE / "notes").open("a") as notes:
+        print(*words, os.getpid(), time.monotonic(), file=notes)
+
+
+class Gated(Worker):
+    def setup(self):
+        while not (HERE / "gate").exists():
+            threading.Event().wait(0.01)
+
+    def run(self, context):
+        while not context.stopping:
+            context.wait(60)
+
+
+def item(context):
+    # An item that takes a while, whatever is asked meanwhile, is always in hand.
+    note("begin", context.process)
+    while not context.stopping:
+        context.wait(60)
+    threading.Event().wait(0.5)
+    note("end", context.process)
+"""
+
+ITEMS = """
+[supervisor]
+pythonpath = /srv/workers
+[daemon:items]
+type = worker
+target = handlers:item
+processes = 2
+stop_timeout = 5s
+"""
+
+DEAF = """
+[daemon:deaf]
+type = program
+command = /bin/sh -c 'trap "" TERM; while :; do sleep 0.1; done'
+stop_timeout = 1s
+"""
+
+
+@pytest.fixture
+def box() -> Iterator[Box]:
+    lack = systemd_box.missing()
+    if lack and os.environ.get("CI") == "true":
+        pytest.fail(lack)
+    if lack:
+        pytest.skip(lack)
+    with systemd_box.booted() as box:
+        box.write("/srv/workers/handlers.py", HANDLERS)
+        yield box
+
+
+def test_unit_holds_no_setting_that_systemd_does_not_know(box: Box) -> None:
+    said = box.run("systemd-analyze", "verify", f"/etc/systemd/system/{UNIT}")
+    assert said.stdout + said.stderr == ""
+
+
+def test_start_is_active_only_at_ready(box: Box) -> None:
+    box.write(
+        "/etc/workers.ini",
+        """
+[supervisor]
+pythonpath = /srv/workers
+[daemon:gated]
+type = worker
+target = handlers:Gated
+""",
+    )
+    box.systemctl("start", "--no-block", UNIT)
+    box.wait(lambda: "starting" in box.show("StatusText"), "a status that names the start")
+    assert box.show("ActiveState") == "activating"
+
+    box.write("/srv/workers/gate", "")
+    box.systemctl("start", UNIT)  # blocks until the first start is done
+    assert box.show("ActiveState") == "active"
+    box.wait(lambda: box.show("StatusText") == "1 of 1 ready", "told in STATUS=")
+
+
+def test_stop_drains_and_needs_no_help(box: Box) -> None:
+    box.write("/etc/workers.ini", ITEMS)
+    box.systemctl("start", UNIT)
+    box.wait(lambda: len(_spans(box)) == 2, "begun")
+
+    box.systemctl("stop", UNIT)
+
+    assert all(end is not None for spans in _spans(box).values() for _, _, end in spans)
+    assert box.show("ActiveState") == "inactive"
+    assert box.show("Result") == "success"
+    assert box.show("ExecMainStatus") == "0"
+    assert "status=3 " in box.show("ExecStopPost"), "the stop after the stop found nothing left"
+    assert box.pids() == []
+
+
+def test_restart_replaces_the_master_and_every_child(box: Box) -> None:
+    box.write("/etc/workers.ini", ITEMS)
+    box.systemctl("start", UNIT)
+    before = box.pids()
+
+    box.systemctl("restart", UNIT)
+
+    assert box.show("ActiveState") == "active"
+    assert len(before) == len(box.pids()) == 3
+    assert set(box.pids()).isdisjoint(before)
+
+
+def test_killed_master_comes_back_without_twins(box: Box) -> None:
+    box.write("/etc/workers.ini", ITEMS + DEAF)
+    box.systemctl("start", UNIT)
+    box.wait(lambda: len(_spans(box)) == 2, "begun")
+    before = box.pids()
+
+    box.run("kill", "-KILL", box.show("MainPID"))
+
+    box.wait(lambda: box.show("NRestarts") == "1", "restarted")
+    box.wait(lambda: box.show("ActiveState") == "active", "active again")
+    box.wait(lambda: all(len(spans) == 2 for spans in _spans(box).values()), "begun again")
+    assert not set(before) & set(box.pids()), "what the dead master left, the deaf one too, is gone"
+    _assert_no_twins(box)
+    _assert_one_process_each(box, "sh")
+    box.systemctl("stop", UNIT)
+    assert box.pids() == []
+
+
+def test_frozen_master_is_killed_by_the_watchdog_and_comes_back(box: Box) -> None:
+    box.drop_in("WatchdogSec=1")
+    box.write("/etc/workers.ini", ITEMS)
+    box.systemctl("start", UNIT)
+    box.wait(lambda: len(_spans(box)) == 2, "begun")
+    master = box.show("MainPID")
+
+    box.run("kill", "-STOP", master)
+
+    box.wait(lambda: box.show("NRestarts") == "1", "restarted")
+    box.wait(lambda: box.show("ActiveState") == "active", "active again")
+    box.wait(lambda: all(len(spans) == 2 for spans in _spans(box).values()), "begun again")
+    assert box.show("MainPID") != master
+    _assert_no_twins(box)
+
+
+def test_idle_master_outlives_many_watchdog_periods(box: Box) -> None:
+    box.drop_in("WatchdogSec=300ms")
+    box.write("/etc/workers.ini", ITEMS)
+    box.systemctl("start", UNIT)
+    alive_since = int(box.show("ActiveEnterTimestampMonotonic"))
+
+    def beats_for_2_s() -> bool:
+        return int(box.show("WatchdogTimestampMonotonic")) > alive_since + 2_000_000
+
+    box.wait(beats_for_2_s, "beating for 2 s")
+    assert box.show("NRestarts") == "0"
+
+
+def test_disabled_worker_is_no_failure(box: Box) -> None:
+    box.write("/etc/workers.ini", "[worker]\nenable = false\n" + ITEMS)
+
+    box.systemctl("start", UNIT)
+
+    box.wait(lambda: box.show("ActiveState") == "inactive", "inactive")
+    assert box.show("Result") == "success"
+    assert box.show("ExecMainStatus") == "0"
+    assert box.show("NRestarts") == "0"
+    assert "worker is disabled, skipping worker startup" in box.log()
+
+
+def test_wrong_configuration_is_not_tried_again(box: Box) -> None:
+    box.write("/etc/workers.ini", "[daemon:items]\ntype = worker\ntarget = no.such:thing\n")
+
+    started = box.run("systemctl", "start", UNIT, check=False)
+
+    assert started.returncode != 0
+    # SubState would be auto-restart if systemd meant to try again.
+    assert (box.show("ActiveState"), box.show("SubState")) == ("failed", "failed")
+    assert box.show("ExecMainStatus") == "78"
+    assert "/etc/workers.ini:3: [daemon:items] target: " in box.log()
+
+
+def test_hardening_lets_a_job_drop_its_rights(box: Box) -> None:
+    box.write(
+        "/etc/workers.ini",
+        """
+[daemon:dropped]
+type = program
+command = /usr/bin/setpriv --reuid=1 --regid=1 --clear-groups /usr/bin/id
+restart = never
+""",
+    )
+    box.systemctl("start", UNIT)
+    box.wait(lambda: "uid=1(daemon) gid=1(daemon) groups=1(daemon)" in box.log(), "dropped")
+
+
+def _spans(box: Box) -> dict[str, list[tuple[int, float, float | None]]]:
+    """Give for each slot what its processes have noted: pid, begin and end of their item."""
+    spans: dict[str, list[tuple[int, float, float | None]]] = defaultdict(list)
+    for line in box.read("/srv/workers/notes").splitlines():
+        word, slot, pid, at = line.split()
+        if word == "begin":
+            spans[slot].append((int(pid), float(at), None))
+        else:
+            spans[slot] = [
+                (span[0], span[1], float(at)) if span[0] == int(pid) else span
+                for span in spans[slot]
+            ]
+    return spans
+
+
+def _assert_no_twins(box: Box) -> None:
+    """Each process finished its item, and only then the next one of its slot began."""
+    for spans in _spans(box).values():
+        for (_, _, ended), (_, begun, _) in pairwise(spans):
+            assert ended is not None, "the master's death let the item finish"
+            assert ended < begun, "two processes of one slot at a time"
+
+
+def _assert_one_process_each(box: Box, name: str) -> None:
+    names = [box.read(f"/proc/{pid}/comm").strip() for pid in box.pids()]
+    assert names.count(name) == 1, names
