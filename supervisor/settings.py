@@ -231,7 +231,7 @@ _COMMON: Final = (
         "what follows on an end: always, on-failure or never a new process",
     ),
     _live("expected_exits", _many(values.exit_codes), "0", "exit codes that count as success"),
-    _live("backoff", _duration, "1s", "wait before the first restart; doubles, 20 % jitter; 0: none"),
+    _live("backoff", _duration, "1s", "wait before a restart; doubles, 20 % jitter; 0: none"),
     _live("backoff_max", _positive, "30s", "the longest such wait"),
     _live("stable_after", _duration, "10s", "uptime after which a process has proved itself"),
     _live("max_failures", _number(1, 1_000_000), "10", "so many within the window are FATAL"),
