@@ -1,0 +1,53 @@
+"""What every test gets: a look at what it leaves behind, and supervisors to drive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import pytest
+
+from supervisor import kernel
+from tests.helpers.driver import Supervisor
+from tests.helpers.leaks import Traces, end_leaked_processes, leaks
+
+
+class Supervise(Protocol):
+    """Makes a supervisor with `driver.Supervisor`'s arguments; started unless `start=False`."""
+
+    def __call__(
+        self, jobs: str, modules: dict[str, str] | None = None, *, start: bool = True, **more: Any
+    ) -> Supervisor: ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def adopted_orphans() -> None:
+    """See daemonised grandchildren too: they become children of pytest."""
+    kernel.adopt_orphans()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(adopted_orphans: None) -> Iterator[None]:
+    """Fail a test that leaves a process, a descriptor, a thread or a signal handler behind."""
+    before = Traces.now()
+    yield
+    found = leaks(before)
+    end_leaked_processes(before)
+    assert not found, "left behind: " + "; ".join(found)
+
+
+@pytest.fixture
+def supervise() -> Iterator[Supervise]:
+    """Give a maker of supervisors, all of which are ended with the test."""
+    made: list[Supervisor] = []
+
+    def make(
+        jobs: str, modules: dict[str, str] | None = None, *, start: bool = True, **more: Any
+    ) -> Supervisor:
+        supervisor = Supervisor(jobs, modules, **more)
+        made.append(supervisor)
+        return supervisor.start() if start else supervisor
+
+    yield make
+    for supervisor in made:
+        supervisor.close()
