@@ -35,7 +35,7 @@ from workers.handlers import Handler
 from workers.lifeline import FAST_S
 from workers.pool import Doorbell, Pool, Task
 from workers.retry import Decision, Verdict
-from workers.settlement import BATCH, Settlement
+from workers.settlement import Settlement
 from workers.sources.source import Burial, Delivery, Source, SourceTrouble
 from workers.topics import Appetite, Turns
 
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 _TURN_S: Final = 1.0
 """The longest sleep of the loop, and so the longest time between two beats of a sound process."""
+
+_FETCH: Final = 100
+"""The most that one fetch claims: beyond it, measured, a larger batch gains nothing."""
 
 _DRAINING_TURN_S: Final = 0.1
 _BACKLOG_EVERY_S: Final = 1.0
@@ -129,7 +132,7 @@ class Consumer:
         self._appetite = Appetite(job.concurrency, job.queue_size)
         self._doorbell = Doorbell()
         self._pool = Pool(job.concurrency, self._call, self._page, self._doorbell)
-        self._settlement = Settlement(self._page, self._forget)
+        self._settlement = Settlement(self._page, job.concurrency, self._forget)
         self._held: dict[int, Task] = {}
         self._suspect: Task | None = None
         self._alone = False
@@ -226,7 +229,7 @@ class Consumer:
     def _wanted(self, now: float) -> int:
         if self._draining or self._alone or self._suspect or now < self._next_fetch:
             return 0
-        return min(BATCH, self._appetite.room(self._pool.outstanding))
+        return min(_FETCH, self._appetite.room(self._pool.outstanding))
 
     def _fetch(self, wanted: int) -> None:
         begun = time.monotonic()

@@ -132,7 +132,7 @@ class Pool:
                 self._run(task)
                 self._page.working_on(index, 0)
             give(task)
-            if self.eager or self._inbox.qsize() <= self.low:
+            if self.eager or self._inbox.qsize() <= self.low or len(self._results) >= self._size:
                 self._doorbell.ring()
 
     def _run(self, task: Task) -> None:

@@ -64,13 +64,13 @@ class Child:
         self.report.ready()
 
 
-def main(slot: Slot) -> int:
+def main(slot: Slot, work: Callable[[Child], int] | None = None) -> int:
     """Do the job of this slot until it ends or is asked to. Gives the exit code of the process.
 
-    Runs in: child, main thread.
+    `work` takes the place of what the job's type would do. Runs in: child, main thread.
     """
     child = _begin(slot)
-    code = _outcome(child)
+    code = _outcome(child, work or _runner(slot.job.type))
     _run_exit_hooks(child.lifeline, code)
     return code
 
@@ -94,10 +94,10 @@ def _level() -> int:
     return level if level not in (logging.NOTSET, logging.WARNING) else logging.INFO
 
 
-def _outcome(child: Child) -> int:
+def _outcome(child: Child, work: Callable[[Child], int]) -> int:
     """Run the job; the one edge at which every exception becomes a line and an exit code."""
     try:
-        return _runner(child.slot.job.type)(child)
+        return work(child)
     except SystemExit as end:
         return _code_of(end)
     except ConfigError as error:

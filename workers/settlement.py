@@ -14,7 +14,6 @@ from supervisor.board import Page
 from workers.retry import Decision, Verdict
 from workers.sources.source import Burial, Delivery, Return, Source
 
-BATCH: Final = 100
 DELAY_S: Final = 0.01
 """How long a decision may wait for others, so that one transaction writes them all."""
 
@@ -22,11 +21,16 @@ DELAY_S: Final = 0.01
 class Settlement:
     """Collects decisions, and writes them in batches. Used by the work loop's thread only.
 
-    `written` is called with the deliveries that the source has taken, batch by batch.
+    A batch of `batch` waits no longer; with as many as there are threads, a kill -9 finds no more
+    that is finished and not written than it finds running. `written` is called with the
+    deliveries that the source has taken.
     """
 
-    def __init__(self, page: Page, written: Callable[[Iterable[Delivery]], None]) -> None:
+    def __init__(
+        self, page: Page, batch: int, written: Callable[[Iterable[Delivery]], None]
+    ) -> None:
         self._page = page
+        self._batch = batch
         self._written = written
         self._done: list[Delivery] = []
         self._skipped: list[Delivery] = []
@@ -71,7 +75,7 @@ class Settlement:
         """Give when the batch has to be written at the latest, if there is one."""
         if not len(self):
             return None
-        return 0.0 if len(self) >= BATCH else self._since + DELAY_S
+        return 0.0 if len(self) >= self._batch else self._since + DELAY_S
 
     def write(self, source: Source) -> None:
         """Write everything. Raises: SourceTrouble, keeping what was not written."""

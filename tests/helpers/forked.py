@@ -22,10 +22,14 @@ from typing import Any
 from supervisor import signals, slot
 from supervisor.board import Board, Page
 from supervisor.config import Job
+from supervisor.secret import Secret
 from supervisor.slot import Fallen, Slot
-from supervisor.values import Secret, Topic
+from supervisor.values import Topic
 
 PATIENCE_S = 20.0
+
+_BOARD = Board()
+"""One for the whole run: its mapping lives as long as any page is looked at."""
 
 
 def queue_job(url: str, handler: str, topics: Iterable[str] = ("t",), **more: Any) -> Job:
@@ -130,8 +134,7 @@ class Nursery:
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
-        self._board = Board()
-        self._pages: dict[tuple[str, int], Page] = {}
+        self._pages: dict[tuple[str, int], tuple[int, Page]] = {}
         self._born: dict[tuple[str, int], int] = {}
         self.all: list[Forked] = []
 
@@ -143,15 +146,15 @@ class Nursery:
         """End all that still lives."""
         for one in self.all:
             one.end()
-        del self._board._cells
-        os.close(self._board.fd)
+        for number, _ in self._pages.values():
+            _BOARD.release(number)
 
     def page(self, job: Job, process: int) -> Page:
         """Give the page of a slot, which all its processes share."""
         key = (job.name, process)
         if key not in self._pages:
-            self._pages[key] = self._board.allocate()[1]
-        return self._pages[key]
+            self._pages[key] = _BOARD.allocate()
+        return self._pages[key][1]
 
     def fork(
         self,
@@ -195,7 +198,7 @@ class Nursery:
             signals.reset_in_child()
             os.setsid()
             lowest = 3
-            for fd in sorted((seat.control_fd, seat.report_fd, self._board.fd)):
+            for fd in sorted((seat.control_fd, seat.report_fd, _BOARD.fd)):
                 os.closerange(lowest, fd)
                 lowest = fd + 1
             os.closerange(lowest, 4096)
@@ -210,3 +213,13 @@ class Nursery:
             traceback.print_exc()
         finally:
             os._exit(code)
+
+
+def eventually(
+    fact: Callable[[], object], pause: Callable[[], float] = lambda: 0.01, patience_s: float = 10.0
+) -> None:
+    """Ask for a fact until it is one; for state that has no descriptor to wait on."""
+    deadline = time.monotonic() + patience_s
+    while not fact():
+        assert time.monotonic() < deadline, "it did not become true"
+        select.select([], [], [], pause())

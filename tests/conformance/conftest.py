@@ -1,0 +1,69 @@
+"""The benches: one for each kind of source. A new source joins by adding its bench here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from workers import codec
+from workers.sources.source import Source
+from workers.sources.sqlite import SqliteSource
+from workers.sources.sqlite_desk import Depth, Letter, SqliteDesk
+from workers.sources.sqlite_file import QueueFile
+
+LEASE_S = 30.0
+
+
+class Bench(Protocol):
+    """What the suite needs to know about one kind of source."""
+
+    url: str
+
+    def source(self, owner: str, lease_s: float = LEASE_S) -> Source: ...
+    def publish(self, topic: str, *data: object, delay_s: float = 0.0) -> None: ...
+    def depth(self, topic: str) -> Depth: ...
+    def letters(self, topic: str) -> list[Letter]: ...
+    def pause(self, topic: str) -> None: ...
+
+
+class SqliteBench:
+    """A queue file. Connects anew for each question: a connection must not be open at a fork."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.url = f"sqlite:///{path}"
+
+    def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
+        return SqliteSource(self._path, owner, lease_s=lease_s, io_timeout=5)
+
+    def publish(self, topic: str, *data: object, delay_s: float = 0.0) -> None:
+        desk = SqliteDesk(self._path, io_timeout=5, create=True)
+        bodies = [codec.encode(topic, one, message_id=str(one).replace(" ", "")) for one in data]
+        desk.publish(topic, bodies, delay_s)
+        desk.close()
+
+    def depth(self, topic: str) -> Depth:
+        desk = SqliteDesk(self._path, io_timeout=5, create=True)
+        depths = {depth.topic: depth for depth in desk.depths()}
+        desk.close()
+        return depths.get(topic, Depth(topic))
+
+    def letters(self, topic: str) -> list[Letter]:
+        desk = SqliteDesk(self._path, io_timeout=5, create=True)
+        found = desk.letters(topic, limit=1000)
+        desk.close()
+        return found
+
+    def pause(self, topic: str) -> None:
+        file = QueueFile(self._path, io_timeout=5, durable=True)
+        with file.change() as change:
+            change.execute("INSERT INTO paused (topic, since) VALUES (?, 0)", (topic,))
+        file.close()
+
+
+@pytest.fixture(params=[SqliteBench])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    made: Bench = request.param(tmp_path / "queue" / "q.db")
+    return made

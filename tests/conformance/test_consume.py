@@ -1,0 +1,299 @@
+"""The consume loop over every source, in forked processes: outcomes, stops, crashes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from supervisor.slot import FALLEN, Fallen, Slot
+from tests.conformance.conftest import Bench
+from tests.helpers import shop
+from tests.helpers.forked import Forked, Nursery, eventually
+from workers import runtime
+from workers.consumer import Consumer
+from workers.sources.source import Source
+
+
+@pytest.fixture
+def nursery(tmp_path: Path) -> Iterator[Nursery]:
+    with Nursery(tmp_path) as nursery:
+        yield nursery
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> shop.Journal:
+    return shop.Journal(tmp_path / "journal")
+
+
+def empty(bench: Bench, topic: str = "t") -> Callable[[], bool]:
+    def look() -> bool:
+        depth = bench.depth(topic)
+        return not (depth.depth or depth.delayed or depth.in_flight)
+
+    return look
+
+
+def stop(one: Forked) -> int:
+    one.order(b"stop stop")
+    return one.wait()
+
+
+def test_each_message_is_handled_once(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("t", *range(500))
+    one = nursery.fork(shop.job(bench.url, journal.path))
+    one.until(empty(bench))
+    assert stop(one) == 0
+    assert set(journal.counts("end").values()) == {1}
+    assert len(journal.counts("end")) == one.page.read().done == 500
+    assert one.page.read().in_flight == 0
+
+
+def test_a_class_is_opened_before_ready_and_closed_at_the_end(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("t", 1)
+    one = nursery.fork(shop.job(bench.url, journal.path, "Shop"))
+    one.until(empty(bench))
+    assert stop(one) == 0
+    assert [line[0] for line in journal.lines()] == ["open", "begin", "end", "close"]
+
+
+def test_failures_are_retried_and_then_dead(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("t", {"fail": 2})
+    bench.publish("t", {"fail": 99})
+    one = nursery.fork(shop.job(bench.url, journal.path))
+    one.until(empty(bench))
+    assert stop(one) == 0
+    read = one.page.read()
+    assert (read.done, read.failed, read.retried, read.dead) == (1, 6, 5, 1)
+    [letter] = bench.letters("t")
+    assert (letter.attempts, letter.failures, letter.crashes) == (4, 4, 0)
+    assert letter.error == "ValueError: failure 4"
+    assert "raise ValueError" in letter.traceback
+    assert letter.origin == "orders:0"
+    assert one.said("message is dead: ValueError: failure 4")
+
+
+def test_without_retries_and_dead_letters_a_failure_is_dropped(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("t", {"fail": 1})
+    one = nursery.fork(shop.job(bench.url, journal.path, retries=0, dead_letter="off"))
+    one.until(empty(bench))
+    assert stop(one) == 0
+    assert one.page.read().dead == 1
+    assert bench.letters("t") == []
+
+
+def test_skip_reject_and_retry(bench: Bench, nursery: Nursery, journal: shop.Journal) -> None:
+    for word in ("skip", "reject", "retry"):
+        bench.publish("t", {"raise": word})
+    one = nursery.fork(shop.job(bench.url, journal.path))
+    one.until(empty(bench))
+    assert stop(one) == 0
+    read = one.page.read()
+    assert (read.skipped, read.dead, read.retried, read.done, read.failed) == (1, 1, 1, 1, 0)
+    [letter] = bench.letters("t")
+    assert (letter.error, letter.failures) == ("why", 0)
+
+
+def test_without_a_handler_it_is_acknowledged_and_said_once(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("u", 1, 2, 3)
+    job = shop.job(bench.url, journal.path, topics=("t", "u"))
+    one = nursery.fork(replace(job, handler=None, handlers={"t": job.handler or ""}))
+    one.until(empty(bench, "u"))
+    assert stop(one) == 0
+    assert one.page.read().skipped == 3
+    assert len([line for line in one.lines if b"no handler for topic u" in line]) == 1
+
+
+def test_a_stop_finishes_what_runs_and_gives_back_the_rest_untouched(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("t", *range(20))
+    one = nursery.fork(shop.job(bench.url, journal.path, concurrency=2))
+    one.until(empty(bench))
+    bench.publish("t", *({"gate": True, "n": n} for n in range(20)))
+    one.until(lambda: len(journal.counts("begin")) == 22)
+    one.order(b"stop recycle")
+    one.until(lambda: bench.depth("t").depth == 18)
+    assert one.page.read().in_flight == 2
+    shop.open_gate(journal.path)
+    assert one.wait() == 0
+    assert bench.depth("t").in_flight == 0
+    source = bench.source("i/x:0/1")
+    source.open()
+    left = source.fetch([("t", 50)], 50)
+    source.close()
+    assert len(left) == 18
+    assert {(one.attempts, one.failures, one.suspect) for one in left} == {(0, 0, False)}
+
+
+def test_a_failure_during_the_stop_burns_no_retry(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("t", {"until_stop": True})
+    one = nursery.fork(shop.job(bench.url, journal.path, retries=0))
+    one.until(lambda: journal.counts("begin"))
+    assert stop(one) == 0
+    assert bench.depth("t").depth == 1
+    assert one.page.read().failed == one.page.read().dead == 0
+
+
+def test_a_fast_stop_abandons_after_a_second_and_makes_no_suspects(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("t", {"gate": True})
+    one = nursery.fork(shop.job(bench.url, journal.path))
+    one.until(lambda: journal.counts("begin"))
+    one.order(b"stop stop")
+    one.order(b"fast")
+    assert one.wait() == 1
+    assert one.page.suspects() == ()
+    assert bench.depth("t").depth == 1
+
+
+def test_death_of_the_master_drains(bench: Bench, nursery: Nursery, journal: shop.Journal) -> None:
+    bench.publish("t", {"gate": True})
+    one = nursery.fork(shop.job(bench.url, journal.path))
+    one.until(lambda: journal.counts("begin"))
+    one.cut()
+    shop.open_gate(journal.path)
+    eventually(one.gone)
+    assert one.status == 0
+    assert empty(bench)()
+
+
+def again(nursery: Nursery, one: Forked, process: int = 0) -> Forked:
+    """Start the next process of a slot, as the master does after a death."""
+    fallen = Fallen(one.slot.owner, one.page.suspects())
+    return nursery.fork(one.slot.job, process, (fallen,))
+
+
+def test_a_message_that_kills_its_process_is_dead_the_third_time_it_ran_alone(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("t", *({"wait": 0.05, "n": n} for n in range(4)))
+    bench.publish("t", {"die": "always", "wait": 0.02})
+    bench.publish("t", *({"wait": 0.05, "n": n} for n in range(4, 30)))
+    one = nursery.fork(shop.job(bench.url, journal.path))
+    deaths = 0
+    while not empty(bench)():
+        one.until(lambda one=one: one.gone() or empty(bench)())
+        if one.gone():
+            deaths += 1
+            one = again(nursery, one)
+    assert deaths == 4
+    assert stop(one) == 0
+    [letter] = bench.letters("t")
+    assert "3 times while it ran alone" in letter.error
+    assert letter.crashes == 3
+    assert len(journal.counts("end")) == 30
+    assert set(journal.counts("end").values()) == {1}
+
+
+def test_suspects_run_with_nothing_beside_them(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("t", *({"gate": True, "n": n} for n in range(10)))
+    one = nursery.fork(shop.job(bench.url, journal.path))
+    one.until(lambda: len(journal.counts("begin")) == 10)
+    one.kill()
+    one.wait()
+    assert len(one.page.suspects()) == 10
+    bench.publish("t", *range(100, 150))
+    shop.open_gate(journal.path)
+    two = again(nursery, one)
+    two.until(empty(bench))
+    assert stop(two) == 0
+    mine = [line for line in journal.lines() if line[2] == str(two.pid)][:20]
+    assert [line[0] for line in mine] == ["begin", "end"] * 10
+    assert all("gate" in line[1] for line in mine)
+    assert bench.letters("t") == []
+
+
+def test_a_living_sibling_takes_over_at_once(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("t", {"gate": True})
+    one = nursery.fork(shop.job(bench.url, journal.path))
+    one.until(lambda: journal.counts("begin"))
+    two = nursery.fork(one.slot.job, 1)
+    two.until_ready()
+    one.kill()
+    one.wait()
+    shop.open_gate(journal.path)
+    two.order(FALLEN + b" " + Fallen(one.slot.owner, one.page.suspects()).encode())
+    two.until(empty(bench), patience_s=3)
+    assert stop(two) == 0
+    assert sum(journal.counts("begin").values()) == 2
+
+
+class Deadly:
+    """A source that kills its process at one step; everything else is the real one's."""
+
+    def __init__(self, source: Source, step: str) -> None:
+        self._source = source
+        self._step = step
+
+    def __getattr__(self, name: str) -> object:
+        real = getattr(self._source, name)
+        if name != self._step.partition(" ")[2]:
+            return real
+
+        def deadly(*args: object) -> object:
+            if self._step.startswith("before"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self._step.startswith("during"):
+                threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGKILL)).start()
+            result = real(*args)
+            if result or name != "fetch":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return deadly
+
+
+STEPS = ("after fetch", "before ack", "during ack", "after ack", "before nack", "during dead")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_kill_at_every_step_loses_nothing(
+    bench: Bench, nursery: Nursery, journal: shop.Journal, step: str
+) -> None:
+    bench.publish("t", *range(50))
+    bench.publish("t", {"fail": 99})
+    bench.publish("t", {"fail": 1})
+
+    def main(seat: Slot) -> int:
+        source = Deadly(bench.source(seat.owner), step)
+        return runtime.main(seat, lambda child: Consumer(child, source).run())  # type: ignore[arg-type]
+
+    job = shop.job(bench.url, journal.path)
+    one = nursery.fork(job, main=main)
+    assert one.wait() == -signal.SIGKILL
+    in_handlers = len(one.page.suspects())
+    two = again(nursery, one)
+    two.until(empty(bench))
+    assert stop(two) == 0
+    ends = journal.counts("end")
+    assert len(ends) == 51
+    assert [letter.failures for letter in bench.letters("t")] == [4]
+    assert max(ends.values()) <= 2
+    if step == "after fetch":
+        assert in_handlers == 0
+        assert set(ends.values()) == {1}
+    if step == "after ack":
+        assert sum(ends.values()) - 51 <= in_handlers + 10
