@@ -143,8 +143,11 @@ def _skip(config: Config) -> None:
     log.install()
     logging.getLogger("supervisor").info("worker is disabled, skipping worker startup")
     log.close()
-    # A unit of Type=notify would fail if it ended without a word.
-    Notifier.from_environment().send("READY=1", "STOPPING=1")
+    # A unit of Type=notify would fail if it ended without a word. In one datagram systemd would
+    # hear the last of the two only.
+    notifier = Notifier.from_environment()
+    notifier.send("READY=1")
+    notifier.send("STOPPING=1")
 
 
 def _end_remains(location: Location, timeout_s: float | None) -> protocol.StopReport | None:
