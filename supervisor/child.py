@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import io
 import os
 import resource
 import signal
@@ -64,7 +65,6 @@ class Launch:
     directory: Path | None
     environment: Callable[[], Mapping[str, str]]
     nofile: tuple[int, int]
-    path: tuple[str, ...]
 
 
 def enter(launch: Launch, work: Callable[[], int]) -> NoReturn:
@@ -135,10 +135,10 @@ def _become(launch: Launch) -> None:
     if launch.directory is not None:
         os.chdir(launch.directory)
     for name in SYSTEMD_VARIABLES:
-        os.environ.pop(name, None)
+        if name in os.environ:
+            del os.environ[name]
     os.environ.update(launch.environment())
     os.environ[MARK] = launch.mark
-    sys.path[:0] = [entry for entry in launch.path if entry not in sys.path]
     gc.enable()
 
 
@@ -156,16 +156,14 @@ def _redirect(launch: Launch) -> None:
 
 
 def _rebuild_stdio() -> None:
-    """Give Python its streams anew: the master's may be buffered in blocks, replaced or closed.
+    """Give Python its streams anew, written by lines: a print is seen when it is made.
 
-    By lines, so that a print is seen when it is made, as on a terminal.
+    The master's cannot be kept: they remember what kind of file was behind the descriptor, and
+    are buffered in blocks where that was no terminal.
     """
-    streams = {
-        "stdin": os.fdopen(0, closefd=False),
-        "stdout": os.fdopen(1, "w", 1, "utf-8", "backslashreplace", closefd=False),
-        "stderr": os.fdopen(2, "w", 1, "utf-8", "backslashreplace", closefd=False),
-    }
-    for name, stream in streams.items():
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
+        stream = io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 

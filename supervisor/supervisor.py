@@ -17,6 +17,7 @@ import os
 import random
 import resource
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -160,7 +161,7 @@ class Supervisor:
         for seat in self.seats.values():
             if not seat.predecessors:
                 self._happen(seat, Kind.START)
-        self._tell_outside()
+        self._have_told()
 
     def _open_log(self) -> None:
         config = self.config
@@ -182,6 +183,9 @@ class Supervisor:
         self._capture = Capture(self.loop, self.log)
 
     def _preload(self) -> None:
+        # Set here once, so that every child finds its handlers; the master imports none of them.
+        folders = [str(folder) for folder in self.config.pythonpath]
+        sys.path[:0] = [folder for folder in folders if folder not in sys.path]
         try:
             preload(modules(self.config))
         except PreloadError as error:
@@ -329,7 +333,7 @@ class Supervisor:
             _log.error("%s is FATAL and on_fatal = exit: draining everything", seat.name)
             self.begin_stop(exit_code=1)
         self._wake_waiting()
-        self._tell_outside()
+        self._have_told()
 
     # --- spawn -------------------------------------------------------------------------------
 
@@ -374,7 +378,6 @@ class Supervisor:
             directory=job.directory,
             environment=partial(_environment, job, extra),
             nofile=self._nofile,
-            path=tuple(str(entry) for entry in self.config.pythonpath),
         )
         if is_program:
             return launch, partial(child.exec_program, job.command)
@@ -695,6 +698,10 @@ class Supervisor:
         waiting, self._waiting = self._waiting, []
         for condition, then in waiting:
             self.when(condition, then)
+
+    def _have_told(self) -> None:
+        """Tell the outside at the end of this turn, once, however much has changed in it."""
+        self.loop.at("outside", now(), self._tell_outside)
 
     def _tell_outside(self) -> None:
         if self.stopping:
