@@ -39,7 +39,6 @@ def launcher(
             "directory": None,
             "environment": dict,
             "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
-            "path": (),
         }
         return child.Launch(**{**fields, **more}), work  # type: ignore[arg-type]  # test shorthand
 
