@@ -58,6 +58,9 @@ _log = logging.getLogger("supervisor")
 
 PROBE_S: Final = 60.0
 EVENTS: Final = 1000
+SAME_PRESS_S: Final = 0.1
+"""Two stop signals so close together are one."""
+
 EXACT_HEARTBEAT_S: Final = 5.0
 """Below this a hang is looked for to the moment, above it together with others once a second."""
 
@@ -111,6 +114,7 @@ class Supervisor:
         self._exit_code = 0
         self._stop_by = 0.0
         self._stops_asked = 0
+        self._deaf_until = 0.0
         self._orphans_told = False
         self._stop_replies: list[Callable[[], None]] = []
         self._waiting: list[tuple[Callable[[], bool], Callable[[], None]]] = []
@@ -568,7 +572,9 @@ class Supervisor:
         if signal.SIGUSR1 in arrived:
             self.log.reopen()
             _log.info("reopened the log files")
-        if arrived & {signal.SIGTERM, signal.SIGINT}:
+        if arrived & {signal.SIGTERM, signal.SIGINT} and now() >= self._deaf_until:
+            # Who ends a whole group signals us twice (timeout(1), a shell): that is one wish.
+            self._deaf_until = now() + SAME_PRESS_S
             self.press_stop()
         if signal.SIGCHLD in arrived:
             self._sweep()
