@@ -20,6 +20,7 @@ from typing import Final
 from workers.base import Context, Message, Reject, Skip, Worker
 
 _SCHEMA: Final = """
+    PRAGMA journal_mode = WAL;
     CREATE TABLE IF NOT EXISTS users (
         user_id TEXT PRIMARY KEY, wants_mail INTEGER NOT NULL DEFAULT 1
     );

@@ -63,3 +63,7 @@ class StopToken:
                 self._listeners.append(listener)
                 return
         listener()
+
+    def close(self) -> None:
+        """Give the descriptor back, where the token does not last as long as its process."""
+        os.close(self._fd)

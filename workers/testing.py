@@ -57,17 +57,21 @@ def run(
     message_id = id or codec.new_id()
     raw = codec.encode(topic, data, message_id=message_id, key=key, headers=headers)
     built = codec.decode(topic, raw, fallback_id=message_id, attempt=attempt)
-    context = Context("test:0", 0, dict(options or {}), logging.getLogger("test"), StopToken())
+    stop = StopToken()
+    context = Context("test:0", 0, dict(options or {}), logging.getLogger("test"), stop)
     handler = Handler.of(handle, "handle")
     error: BaseException | None = None
     trace = ""
-    handler.open(context)
     try:
-        handler.call(built, context)
-    except Exception as caught:
-        error, trace = caught, traceback.format_exc()
+        handler.open(context)
+        try:
+            handler.call(built, context)
+        except Exception as caught:
+            error, trace = caught, traceback.format_exc()
+        finally:
+            handler.close(context)
     finally:
-        handler.close(context)
+        stop.close()
     delivery = Delivery(1, topic, raw, attempts=attempt - 1, failures=attempt - 1)
     decision = retry.decide(delivery, error, retry.Policy(retries), chance=0.0)
     after = decision.delay_s if decision.verdict is Verdict.RETRIED else None

@@ -14,7 +14,8 @@ import pytest
 from supervisor.slot import FALLEN, Fallen, Slot
 from tests.conformance.conftest import Bench
 from tests.helpers import shop
-from tests.helpers.forked import Forked, Nursery, eventually
+from tests.helpers.eventually import eventually
+from tests.helpers.forked import Forked, Nursery
 from workers import runtime
 from workers.consumer import Consumer
 from workers.sources.source import Source

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.conformance.conftest import Bench
+from tests.helpers.eventually import eventually
 from workers import codec
 from workers.sources.source import Burial, Delivery, Return, Source
 
@@ -233,14 +234,4 @@ def test_open_again_is_no_harm(bench: Bench, mine: Source) -> None:
 
 
 def _fetch_until_found(source: Source) -> list[Delivery]:
-    """Ask again as often as the source itself says, as the loop does."""
-    from tests.helpers.forked import eventually
-
-    found: list[Delivery] = []
-
-    def look() -> bool:
-        found.extend(fetch(source))
-        return bool(found)
-
-    eventually(look, pause=source.patience)
-    return found
+    return eventually(lambda: fetch(source))

@@ -213,13 +213,3 @@ class Nursery:
             traceback.print_exc()
         finally:
             os._exit(code)
-
-
-def eventually(
-    fact: Callable[[], object], pause: Callable[[], float] = lambda: 0.01, patience_s: float = 10.0
-) -> None:
-    """Ask for a fact until it is one; for state that has no descriptor to wait on."""
-    deadline = time.monotonic() + patience_s
-    while not fact():
-        assert time.monotonic() < deadline, "it did not become true"
-        select.select([], [], [], pause())

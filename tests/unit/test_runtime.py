@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from supervisor.config import Job
 from supervisor.errors import configuration_fault
-from workers import Context, Worker
-
 from tests.helpers.forked import Nursery
+from workers import Context, Worker
 
 
 @pytest.fixture

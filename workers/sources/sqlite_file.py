@@ -123,8 +123,8 @@ class QueueFile:
         """Tell whether the file that is open is no longer the one of that name."""
         try:
             found = os.stat(self.path)
-        except FileNotFoundError:
-            return True
+        except OSError:
+            return True  # whoever opens it again is told what is wrong
         return self._identity != (found.st_dev, found.st_ino)
 
     def read(self, sql: str, **values: object) -> list[tuple[Any, ...]]:
