@@ -180,3 +180,8 @@ class Board:
     def release(self, number: int) -> None:
         """Take a page back."""
         self._free.append(number)
+
+    def close(self) -> None:
+        """Let go. The memory itself stays as long as somebody holds a page of it."""
+        os.close(self.fd)
+        self._cells = memoryview(b"").cast("q")

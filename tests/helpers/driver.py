@@ -16,7 +16,6 @@ import sys
 import tempfile
 import textwrap
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,8 +24,6 @@ from supervisor import kernel
 from tests.helpers.eventually import PATIENCE_S, eventually
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-_MARK = "SUPERVISOR_TEST"
 
 Line = dict[str, Any]
 T = TypeVar("T")
@@ -58,9 +55,9 @@ class Supervisor:
         self.state_dir = self.folder / "state"
         self.master: subprocess.Popen[bytes] | None = None
         self._started: list[subprocess.Popen[bytes]] = []
-        self._mark = uuid.uuid4().hex
+        self._strangers = set(kernel.children(os.getpid()))
         self._settings = dict(settings or {})
-        self._environment = {**os.environ, **(environment or {}), _MARK: self._mark}
+        self._environment = {**os.environ, **(environment or {})}
         for name, source in (modules or {}).items():
             self.write(f"{name}.py", source)
         self.configure(jobs)
@@ -143,13 +140,13 @@ class Supervisor:
             raise AssertionError(f"still running; {self._last_words()}") from None
 
     def tree(self) -> tuple[int, ...]:
-        """Give the pids of all living processes that came from here, orphans included."""
-        mark = self._mark.encode()
-        return tuple(
-            pid
-            for pid in _descendants(os.getpid())
-            if kernel.environment_of(pid, _MARK.encode()) == mark
-        )
+        """Give the pids of all living processes that came from here, orphans included.
+
+        An orphan is a child of pytest that it did not have when this object was made, and that
+        was not started by it: so only one supervisor of a test may be killed with -9.
+        """
+        roots = set(kernel.children(os.getpid())) - self._strangers
+        return tuple(pid for root in roots for pid in (root, *_descendants(root)) if _lives(pid))
 
     # --- what it says --------------------------------------------------------------------------
 
@@ -291,6 +288,11 @@ def _descendants(pid: int) -> list[int]:
     for child in kernel.children(pid):
         found += [child, *_descendants(child)]
     return found
+
+
+def _lives(pid: int) -> bool:
+    facts = kernel.facts(pid)
+    return facts is not None and not facts.zombie
 
 
 def _end(pid: int) -> None:

@@ -46,13 +46,13 @@ class Master:
     def __post_init__(self) -> None:
         """Start it."""
         self.loop = Loop()
-        self._stop_read, self._stop_write = os.pipe()
         self._jobs: list[Callable[[], None]] = []
         self._running = True
         self.path = protocol.socket_path(self.location.run_dir, self.location.name)
         self.server = ControlServer(
             self.loop, self.path, 0o600, self._verbs(), allowed_uids={os.getuid()}
         )
+        self._stop_read, self._stop_write = os.pipe()
         self.loop.watch(self._stop_read, READ, self._poked)
         self.thread = threading.Thread(target=self._run)
         self.thread.start()

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+
+import pytest
 
 from supervisor.board import BUCKETS_S, UNKNOWN, Board, Phase
 
 
-def test_a_page_begins_clean_and_unknown() -> None:
-    _, page = Board("test").allocate()
+@pytest.fixture
+def board() -> Iterator[Board]:
+    board = Board("test")
+    yield board
+    board.close()
+
+
+def test_a_page_begins_clean_and_unknown(board: Board) -> None:
+    _, page = board.allocate()
     reading = page.read()
     assert (reading.done, reading.beat_ns, reading.backlog, reading.lag) == (0, 0, UNKNOWN, UNKNOWN)
     assert page.suspects() == ()
 
 
-def test_what_a_child_wrote_survives_its_kill() -> None:
-    _, page = Board("test").allocate()
+def test_what_a_child_wrote_survives_its_kill(board: Board) -> None:
+    _, page = board.allocate()
     told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -36,8 +46,8 @@ def test_what_a_child_wrote_survives_its_kill() -> None:
     assert page.suspects() == (77, 78)
 
 
-def test_a_new_incarnation_keeps_the_counters_and_nothing_else() -> None:
-    _, page = Board("test").allocate()
+def test_a_new_incarnation_keeps_the_counters_and_nothing_else(board: Board) -> None:
+    _, page = board.allocate()
     page.beat(1)
     page.count(done=5)
     page.set_in_flight(3)
@@ -48,8 +58,7 @@ def test_a_new_incarnation_keeps_the_counters_and_nothing_else() -> None:
     assert page.suspects() == ()
 
 
-def test_a_page_given_to_another_slot_is_wiped() -> None:
-    board = Board("test")
+def test_a_page_given_to_another_slot_is_wiped(board: Board) -> None:
     number, page = board.allocate()
     page.count(done=5)
     page.observe(0.2)
@@ -60,8 +69,8 @@ def test_a_page_given_to_another_slot_is_wiped() -> None:
     assert page.histogram() == ((0,) * (len(BUCKETS_S) + 1), 0.0)
 
 
-def test_the_histogram_counts_each_time_in_its_bucket() -> None:
-    _, page = Board("test").allocate()
+def test_the_histogram_counts_each_time_in_its_bucket(board: Board) -> None:
+    _, page = board.allocate()
     for seconds in (0.001, 0.005, 0.006, 59.0, 61.0):
         page.observe(seconds)
     counts, total = page.histogram()
@@ -69,8 +78,8 @@ def test_the_histogram_counts_each_time_in_its_bucket() -> None:
     assert round(total, 3) == 120.012
 
 
-def test_a_beat_ends_a_parking() -> None:
-    _, page = Board("test").allocate()
+def test_a_beat_ends_a_parking(board: Board) -> None:
+    _, page = board.allocate()
     page.park(10_000)
     assert page.read().parked_until_ns == 10_000
     page.beat(5)
