@@ -256,6 +256,9 @@ def _settle(config: Config, write_fd: int, timeout_s: float) -> None:
         os.dup2(null, fd)
     os.closerange(3, write_fd)
     os.closerange(write_fd + 1, os.sysconf("SC_OPEN_MAX"))
+    # What stood here may write to a descriptor that is closed now.
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
     os.set_blocking(write_fd, True)
     signals.unblock()
     for name in _LAUNCHER:
@@ -296,7 +299,7 @@ def _unfit(found: object, reference: Reference) -> str:
     """Say why this object cannot do the work of its place; nothing when it can."""
     text, place = reference.text, reference.place
     if not callable(found):
-        return f"{text} is a {type(found).__name__}; a function or a class is expected"
+        return f"{text} is of type {type(found).__name__}; a function or a class is expected"
     if not isinstance(found, type):
         return _miscalled(found, text, _CALLS[place])
     if missing := getattr(found, "__abstractmethods__", None):
