@@ -408,12 +408,13 @@ def test_strangers_are_turned_away(tmp_path: Path, caplog: pytest.LogCaptureFixt
     read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
-        with contextlib.suppress(BaseException):
+        try:
             os.setuid(65534)
             connection = socket.socket(socket.AF_UNIX)
             connection.connect(str(master.path))
             os.write(write_fd, connection.recv(1000))
-        os._exit(0)
+        finally:
+            os._exit(0)
     os.close(write_fd)
     os.waitpid(pid, 0)
     assert "65534 may not speak" in os.read(read_fd, 1000).decode()

@@ -1,0 +1,72 @@
+# Everything for working on this repository, from a fresh Debian machine on. `make` alone lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-for-tests
+
+# The first interpreter that is new enough; evaluated only where it is used.
+INTERPRETER = $(shell for name in python3 python3.11 python3.12 python3.13 python3.14; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$name"; break; }; done)
+SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+APT = $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0
+CONF ?= etc/workers.ini
+PYTEST_ARGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
+		printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+.PHONY: run
+run: $(STAMP) ## install into .venv and run the example in the foreground (CONF=FILE for another one)
+	exec $(VENV)/bin/supervisor start --conf $(CONF)
+
+.PHONY: test
+test: $(TEST_STAMP) systemd ## run all tests (PYTEST_ARGS="-k name" for some)
+	$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+.PHONY: check
+check: $(TEST_STAMP) ## format, lint, types and the rules of the architecture
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest tests/test_architecture.py
+
+.PHONY: format
+format: $(TEST_STAMP) ## format the code, mend what can be mended
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+.PHONY: bench
+bench: $(TEST_STAMP) ## measure: ours beside a bare fork and other supervisors
+	$(PYTHON) -m bench
+
+.PHONY: clean
+clean: ## remove what was built here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): setup.cfg setup.py pyproject.toml
+	@[ -n "$(INTERPRETER)" ] || { echo "no Python 3.11 or newer found: apt-get install python3" >&2; exit 1; }
+	@# Debian's python3 has venv but not ensurepip, which python3-venv brings.
+	@$(INTERPRETER) -c 'import ensurepip, venv' 2>/dev/null || { \
+		$(APT) update && $(APT) install -y python3-venv; }
+	$(INTERPRETER) -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(TEST_STAMP): $(STAMP)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+# Integration tests boot a real systemd in namespaces of its own; without root they are skipped.
+.PHONY: systemd
+systemd:
+	@[ "$$(id -u)" != 0 ] || { [ -x /lib/systemd/systemd ] && command -v unshare nsenter >/dev/null; } \
+		|| { $(APT) update && $(APT) install -y --no-install-recommends systemd util-linux; } \
+		|| echo "systemd cannot be installed here: its tests are skipped" >&2
