@@ -139,6 +139,8 @@ def _become(launch: Launch) -> None:
             del os.environ[name]
     os.environ.update(launch.environment())
     os.environ[MARK] = launch.mark
+    # What has come since the master froze its objects is not ours to collect either.
+    gc.freeze()
     gc.enable()
 
 

@@ -19,6 +19,8 @@ from typing import Final
 READ: Final = selectors.EVENT_READ
 WRITE: Final = selectors.EVENT_WRITE
 
+LONGEST_WAIT_S: Final = 86_400.0
+
 now = time.monotonic
 """The clock of the whole parent: seconds, never set back, unmoved by changes of the date."""
 
@@ -75,8 +77,9 @@ class Loop:
         while self._heap:
             when, number, key = self._heap[0]
             if self._is_set(key, number):
-                # epoll counts in milliseconds and Python rounds up: never a turn too early.
-                return max(0.0, when - now())
+                # epoll counts in milliseconds and Python rounds up: never a turn too early. It
+                # holds them in 32 bits, which are 24 days.
+                return min(max(0.0, when - now()), LONGEST_WAIT_S)
             heapq.heappop(self._heap)
         return None
 

@@ -47,8 +47,8 @@ from supervisor.loop import READ, Loop, now, on_the_second
 from supervisor.notify import Listener, Notifier
 from supervisor.pidfile import PidFile
 from supervisor.preload import PreloadError, freeze, modules, preload
-from supervisor.probe import probe
-from supervisor.process import Exit, Pipes, Process, spawn
+from supervisor.probe import probe, search_path
+from supervisor.process import Exit, Pipes, Prepared, Process, spawn
 from supervisor.seat import Seat, policy_of, timestamp
 from supervisor.slot import FALLEN, FAST, READY, STOP, Fallen, Slot
 from supervisor.states import Action, Cause, Event, Goal, Kind, State, step
@@ -58,6 +58,9 @@ _log = logging.getLogger("supervisor")
 
 PROBE_S: Final = 60.0
 EVENTS: Final = 1000
+BATCH: Final = 32
+"""So many processes are forked in one go, at most; their pipes are open together."""
+
 SAME_PRESS_S: Final = 0.1
 """Two stop signals so close together are one."""
 
@@ -120,6 +123,7 @@ class Supervisor:
         self._waiting: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self._inbox: deque[tuple[Seat, Event, Exit | None]] = deque()
         self._is_at_work = False
+        self._to_spawn: deque[Seat] = deque()
         self._remnants: dict[int, remains.Remnant] = {}
         self._seat_of_pid: dict[int, Seat] = {}
         self._listeners: dict[str, Listener] = {}
@@ -188,8 +192,7 @@ class Supervisor:
 
     def _preload(self) -> None:
         # Set here once, so that every child finds its handlers; the master imports none of them.
-        folders = [str(folder) for folder in self.config.pythonpath]
-        sys.path[:0] = [folder for folder in folders if folder not in sys.path]
+        sys.path[:] = search_path(self.config.pythonpath)
         try:
             preload(modules(self.config))
         except PreloadError as error:
@@ -279,16 +282,19 @@ class Supervisor:
         if how is not None:
             self._record_death(seat, how, after.cause or Cause.EXITED)
         for action in actions:
-            self._act(seat, action)
+            self._act(seat, before.state, action)
         self._set_alarms(seat)
         if after.state is not before.state:
-            self._note_transition(seat, before.state, after.state)
+            if after.state is not State.STARTING:  # told when its pid is known
+                self._note_transition(seat, before.state, after.state)
             self._after_change(seat)
 
-    def _act(self, seat: Seat, action: Action) -> None:
+    def _act(self, seat: Seat, before: State, action: Action) -> None:
         match action:
             case Action.SPAWN:
-                self._spawn(seat)
+                seat.spawned_from = before
+                self._to_spawn.append(seat)
+                self.loop.at("spawn", now(), self._spawn_waiting)
             case Action.ASK_TO_STOP:
                 self._ask_to_stop(seat)
             case Action.ASK_TO_HURRY:
@@ -341,22 +347,44 @@ class Supervisor:
 
     # --- spawn -------------------------------------------------------------------------------
 
-    def _spawn(self, seat: Seat) -> None:
-        seat.incarnation += 1
-        seat.page.forget_beat()
-        seat.exit = None
-        seat.forget_last_stop()
-        try:
-            process = spawn(partial(self._launch, seat))
-        except SpawnError as error:
-            seat.incarnation -= 1
-            _log.error("%s: %s", seat.name, error)
-            self._happen(seat, Kind.NOT_SPAWNED)
-            return
+    def _spawn_waiting(self) -> None:
+        """Fork what is to be started, many at once: see `process.spawn`."""
+        seats = [self._to_spawn.popleft() for _ in range(min(BATCH, len(self._to_spawn)))]
+        if self._to_spawn:
+            self.loop.at("spawn", now(), self._spawn_waiting)
+        prepared: list[tuple[Seat, Prepared]] = []
+        for seat in seats:
+            if seat.status.state is not State.STARTING:
+                # Somebody wanted it down before it was there to be told.
+                self._happen(seat, Kind.EXIT)
+                continue
+            seat.incarnation += 1
+            seat.page.forget_beat()
+            seat.exit = None
+            seat.forget_last_stop()
+            try:
+                prepared.append((seat, Prepared.make(partial(self._launch, seat))))
+            except SpawnError as error:
+                self._give_up(seat, error)
+        spawned = spawn([one for _, one in prepared])
+        for (seat, _), process in zip(prepared, spawned, strict=True):
+            if isinstance(process, SpawnError):
+                self._give_up(seat, process)
+            else:
+                self._welcome(seat, process)
+
+    def _give_up(self, seat: Seat, error: SpawnError) -> None:
+        seat.incarnation -= 1
+        self._stop_listening(seat)
+        _log.error("%s: %s", seat.name, error)
+        self._happen(seat, Kind.NOT_SPAWNED)
+
+    def _welcome(self, seat: Seat, process: Process) -> None:
         seat.process = process
         self._seat_of_pid[process.pid] = seat
         self.loop.watch(process.pidfd, READ, lambda _mask: self._on_death(seat))
         self._listen(seat, process)
+        self._note_transition(seat, seat.spawned_from, State.STARTING)
         if seat.job.type == "program" and not seat.job.notify:
             self._happen(seat, Kind.READY)
 

@@ -16,7 +16,8 @@ import pytest
 
 from supervisor import child, kernel, seatlock
 from supervisor.errors import SpawnError
-from supervisor.process import Exit, Pipes, Process, spawn
+from supervisor.process import Exit, Pipes, Prepared, Process
+from supervisor.process import spawn as spawn_all
 
 
 def launcher(
@@ -43,6 +44,13 @@ def launcher(
         return child.Launch(**{**fields, **more}), work  # type: ignore[arg-type]  # test shorthand
 
     return make
+
+
+def spawn(describe: Callable[[Pipes], tuple[child.Launch, Callable[[], int]]]) -> Process:
+    (process,) = spawn_all([Prepared.make(describe)])
+    if isinstance(process, SpawnError):
+        raise process
+    return process
 
 
 def wait_for_end(process: Process) -> Exit:
