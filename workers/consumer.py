@@ -16,6 +16,7 @@ What keeps "at least once, and hardly ever twice" true:
 from __future__ import annotations
 
 import logging
+import math
 import random
 import select
 import time
@@ -48,7 +49,9 @@ _TURN_S: Final = 1.0
 _FETCH: Final = 100
 """The most that one fetch claims: beyond it, measured, a larger batch gains nothing."""
 
-_DRAINING_TURN_S: Final = 0.1
+_GIVING_BACK_S: Final = 0.1
+"""What a fast stop keeps of its second to give back what is not finished."""
+
 _BACKLOG_EVERY_S: Final = 1.0
 _BACKLOG_SHARE: Final = 100
 """Counting the backlog may take one hundredth of the time."""
@@ -153,6 +156,7 @@ class Consumer:
         try:
             child.lifeline.fallen = self._on_fallen
             child.stop.on_stop(self._doorbell.ring)
+            child.stop.on_hurry(self._doorbell.ring)
             if not self._open_source():
                 return ExitCode.OK
             self._pool.start()
@@ -438,21 +442,22 @@ class Consumer:
         if not self._pool.outstanding and not len(self._settlement):
             return ExitCode.OK
         if self._child.stop.fast.is_set() and self._give_up_at is None:
-            self._give_up_at = now + FAST_S
+            self._give_up_at = now + FAST_S - _GIVING_BACK_S
         if self._give_up_at is None or now < self._give_up_at:
             return None
         self._abandon(now)
         return ExitCode.FAILED
 
     def _abandon(self, now: float) -> None:
-        """Give back what still runs: a fast stop burns no retry and makes no suspects."""
+        """Give back what still runs: a fast stop burns no retry and makes no suspects.
+
+        Its numbers stay on the board: the master counts by them what was abandoned.
+        """
         settled = self._settlement.numbers()
         for number, task in self._held.items():
             if number not in settled:
                 self._give_back(task, now)
-        if self._attempt(self._settle):
-            for thread in range(self._job.concurrency):
-                self._page.working_on(thread, 0)
+        self._attempt(self._settle)
 
     # --- being seen, and sleeping
 
@@ -477,8 +482,7 @@ class Consumer:
 
     def _sleep(self) -> None:
         now = time.monotonic()
-        longest = _DRAINING_TURN_S if self._draining else _TURN_S
-        wake_at = now + longest
+        wake_at = min(now + _TURN_S, self._give_up_at or math.inf)
         if now < self._trouble.until:
             wake_at = min(wake_at, self._trouble.until)
         else:

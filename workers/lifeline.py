@@ -29,7 +29,7 @@ FAST_S: Final = 1.0
 """What a fast stop leaves to what is in flight."""
 
 _MARGIN_S: Final = 0.5
-"""What a process that gives its messages back by itself gets on top, before it is made to go."""
+"""How much later the alarm clock ends a process that this thread could not."""
 
 _STOPS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
@@ -126,7 +126,7 @@ class Lifeline:
         elif word == slot.FAST:
             if not self._stop.fast.is_set():
                 self._stop.hurry()
-                self.expire(FAST_S + _MARGIN_S, ExitCode.FAILED)
+                self.expire(FAST_S, ExitCode.FAILED)
         elif word == slot.FALLEN:
             self._pass_on(rest)
         else:

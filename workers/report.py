@@ -107,11 +107,13 @@ def _rfc3339(seconds: float) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
-def take_over_logging(report: Report, level: int) -> None:
-    """Send all logging of this process up the report pipe, and nowhere else. Runs in: child."""
+def take_over_logging(report: Report) -> None:
+    """Send all logging of this process up the report pipe, and nowhere else. Runs in: child.
+
+    The level stays the one of the master, which came with the fork.
+    """
     root = logging.getLogger()
     for handler in tuple(root.handlers):
         root.removeHandler(handler)
     root.addHandler(PipeHandler(report))
-    root.setLevel(level)
     logging.captureWarnings(True)

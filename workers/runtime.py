@@ -78,7 +78,7 @@ def main(slot: Slot, work: Callable[[Child], int] | None = None) -> int:
 def _begin(slot: Slot) -> Child:
     slot.page.enter(Phase.SETUP)
     report = Report(slot.report_fd)
-    take_over_logging(report, _level())
+    take_over_logging(report)
     os.register_at_fork(after_in_child=report.forget)
     # Not chained: a dump is a look at a live process, and must not end it.
     faulthandler.register(signal.SIGUSR2, file=sys.stderr, all_threads=True, chain=False)
@@ -86,12 +86,6 @@ def _begin(slot: Slot) -> Child:
     lifeline = Lifeline(slot.control_fd, stop, slot.job.stop_timeout)
     lifeline.listen()
     return Child(slot, stop, lifeline, report, Title(slot.job.kind, slot.name))
-
-
-def _level() -> int:
-    """Give the level of the master's own log, which the fork has handed down."""
-    level = logging.getLogger("supervisor").getEffectiveLevel()
-    return level if level not in (logging.NOTSET, logging.WARNING) else logging.INFO
 
 
 def _outcome(child: Child, work: Callable[[Child], int]) -> int:

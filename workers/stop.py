@@ -20,6 +20,7 @@ class StopToken:
         self._lock = threading.Lock()
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._listeners: list[Callable[[], None]] = []
+        self._hurried: list[Callable[[], None]] = []
         self.reason = ""
         self.fast = threading.Event()
 
@@ -52,6 +53,8 @@ class StopToken:
         """Ask for a fast stop: what is in flight gets one second more."""
         self.fast.set()
         self.set("fast")
+        for listener in tuple(self._hurried):
+            listener()
 
     def on_stop(self, listener: Callable[[], None]) -> None:
         """Have a function called once at the stop, in the thread that asks; now, if it is over.
@@ -63,6 +66,10 @@ class StopToken:
                 self._listeners.append(listener)
                 return
         listener()
+
+    def on_hurry(self, listener: Callable[[], None]) -> None:
+        """Have a function called at a fast stop, in the thread that asks; it must not block."""
+        self._hurried.append(listener)
 
     def close(self) -> None:
         """Give the descriptor back, where the token does not last as long as its process."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +29,7 @@ class Bench(Protocol):
     def depth(self, topic: str) -> Depth: ...
     def letters(self, topic: str) -> list[Letter]: ...
     def pause(self, topic: str) -> None: ...
+    def out_of_order(self) -> AbstractContextManager[None]: ...
 
 
 class SqliteBench:
@@ -61,6 +65,15 @@ class SqliteBench:
         with file.change() as change:
             change.execute("INSERT INTO paused (topic, since) VALUES (?, 0)", (topic,))
         file.close()
+
+    @contextmanager
+    def out_of_order(self) -> Iterator[None]:
+        """Hold the lock that every change needs. No fork may happen meanwhile."""
+        database = sqlite3.connect(self._path, isolation_level=None)
+        database.execute("BEGIN IMMEDIATE")
+        yield
+        database.execute("ROLLBACK")
+        database.close()
 
 
 @pytest.fixture(params=[SqliteBench])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import select
 import signal
@@ -203,6 +204,7 @@ class Nursery:
                 lowest = fd + 1
             os.closerange(lowest, 4096)
             gc.enable()
+            logging.getLogger().setLevel(logging.INFO)
             signals.unblock()
             if main is None:
                 from workers import runtime
