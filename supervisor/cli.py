@@ -126,10 +126,10 @@ def start(
     code, message = launch.start_daemon(invocation.path, standalone=standalone)
     if message:
         complain(message, prefix="" if code == ExitCode.CONFIG else "supervisor: ")
-    elif code == ExitCode.OK:
-        # Nobody is there when its file has disabled it.
+    if code in (ExitCode.OK, ExitCode.FAILED):
+        # Nobody is there when its file has disabled it, or when it has failed for good.
         with suppress(NotRunning), invocation.client() as client:
-            print_status(client.status(), invocation, check=True)
+            print_status(client.status(), invocation, check=code == ExitCode.OK)
     return code
 
 

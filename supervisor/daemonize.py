@@ -4,7 +4,7 @@ Two forks and a new session between them, so that the daemon can never get a ter
 (daemon(7)). A pipe leads back: the command returns when the master says "ready", or with its error.
 The current folder and the umask stay, so that a job finds what it finds in the foreground.
 
-Called by `cli` before anything heavy is loaded.
+Called by `launch` before anything heavy is loaded; `supervisor` writes the words of the master.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ READY: Final = b"ready\n"
 
 _END: Final = b"\0"
 """Before the exit code and a line end: the last word of a daemon that ends before it was ready."""
+
+
+def last_word(code: int, message: str) -> bytes:
+    """Give what goes up the pipe instead of READY: the error and the command's exit code."""
+    return message.encode() + _END + b"%d\n" % code
 
 
 class Daemon:
@@ -48,7 +53,7 @@ class Daemon:
             return
         # Nobody waits any more when the master was ready before.
         with suppress(BrokenPipeError):
-            os.write(self._fd, message.encode() + _END + b"%d\n" % code)
+            os.write(self._fd, last_word(code, message))
         os.close(self._fd)
         self._fd = -1
 
