@@ -29,6 +29,7 @@ import setproctitle
 from supervisor import (
     __version__,
     child,
+    daemonize,
     descendants,
     kernel,
     protocol,
@@ -40,7 +41,7 @@ from supervisor.board import Board
 from supervisor.capture import Capture
 from supervisor.config import Config, Job
 from supervisor.control import ControlServer
-from supervisor.errors import ConfigError, Problem, SpawnError, configuration_fault
+from supervisor.errors import ConfigError, ExitCode, Problem, SpawnError, configuration_fault
 from supervisor.lines import Source
 from supervisor.logs import Log
 from supervisor.loop import READ, Loop, now, on_the_second
@@ -339,6 +340,9 @@ class Supervisor:
         if seat.status.state is State.RUNNING:
             seat.fallen = ()
             self._watch_heartbeat(seat)
+        if seat.status.state is State.FATAL and seat.job.required:
+            words = f"{seat.name} is FATAL: {seat.status.why}"
+            self._tell_starter(daemonize.last_word(ExitCode.FAILED, words))
         if seat.status.state is State.FATAL and seat.job.on_fatal == "exit" and not self.stopping:
             _log.error("%s is FATAL and on_fatal = exit: draining everything", seat.name)
             self.begin_stop(exit_code=1)
@@ -745,13 +749,13 @@ class Supervisor:
             self._show_title("ready")
             _log.info("ready: every required job is")
             self._notifier.send("READY=1")
-            self._tell_starter()
+            self._tell_starter(daemonize.READY)
         self._notifier.send(f"STATUS={self.summary()}")
 
-    def _tell_starter(self) -> None:
+    def _tell_starter(self, word: bytes) -> None:
         if self._ready_fd is not None:
             try:
-                os.write(self._ready_fd, b"ready\n")
+                os.write(self._ready_fd, word)
             except BrokenPipeError:
                 _log.warning("nobody waited for this supervisor to be ready")
             os.close(self._ready_fd)
