@@ -15,12 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import processes
-from bench.child import FLOOD_BYTES, FLOOD_MARK
-from bench.contender import FLOOD_LOG, Contender, Run, Workload
+from bench.contender import (
+    FLOOD_BYTES,
+    FLOOD_LINE,
+    FLOOD_LOG,
+    FLOOD_MARK,
+    Contender,
+    Run,
+    Workload,
+)
 from bench.table import Bound, Row
 
 MODULES = ("redis", "psycopg2", "ssl", "asyncio")
-_FLOOD_LIMIT_S = 60.0
 _SETTLE_S = 0.3
 
 
@@ -191,21 +197,22 @@ def _respawns_during_flood(run: Run) -> Iterator[float]:
 
 
 def _all_written(log: Path) -> float:
-    """Wait until the captured output is whole, or no longer grows; the time of that."""
-    size, changed = -1, time.monotonic()
-    while size < FLOOD_BYTES and time.monotonic() < changed + 2:
-        grown = log.stat().st_size if log.exists() else 0
-        if grown != size:
-            size, changed = grown, time.monotonic()
+    """Wait until the captured output grows no more; the time of its last growth."""
+    size, grew = -1, time.monotonic()
+    while time.monotonic() < grew + 0.5:
+        now = log.stat().st_size if log.exists() else 0
+        if now != size:
+            size, grew = now, time.monotonic()
         time.sleep(0.005)
-    return changed
+    return grew
 
 
 def _kept(log: Path) -> int:
     """Count the bytes of the flood that are in the file, whatever stands around them."""
+    mark = FLOOD_MARK.encode()
     found, tail = 0, b""
     with log.open("rb") as stream:
         while block := stream.read(1 << 20):
-            found += (tail + block).count(FLOOD_MARK)
-            tail = block[1 - len(FLOOD_MARK) :]
-    return found * 100
+            found += (tail + block).count(mark)
+            tail = block[1 - len(mark) :]
+    return found * len(FLOOD_LINE)

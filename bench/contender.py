@@ -18,18 +18,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from bench import child, processes
+from bench import processes
 from bench.stamps import Late, Stamp, Stamps
 
 LAUNCH_LIMIT_S = 60.0
 RESPAWN_LIMIT_S = 20.0
 STOP_LIMIT_S = 40.0
+PROGRAMS = Path(__file__).with_name("programs")
+
 FLOOD_LOG = "flood.log"
+FLOOD_BYTES = 200_000_000
+FLOOD_MARK = "#flood"
+FLOOD_LINE = FLOOD_MARK.ljust(99, "-") + "\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """How many children of which kinds (of `bench.child`), and what they have in common."""
+    """How many children of which kinds (of bench/programs), and what they all import."""
 
     jobs: tuple[tuple[str, int], ...]
     preload: tuple[str, ...] = ()
@@ -68,10 +73,12 @@ class Run:
         self.stamps = Stamps(self.folder / "stamps")
         self.pids: set[int] = set()
         self.launch_s = 0.0
-        shutil.copy(child.__file__, self.folder / "children.py")
+        shutil.copytree(PROGRAMS, self.folder, dirs_exist_ok=True)
         self._environment = os.environ | {
             "BENCH_STAMPS": str(self.folder / "stamps"),
-            "BENCH_FLOOD": str(self.folder / FLOOD_LOG),
+            "BENCH_FLOOD_LOG": str(self.folder / FLOOD_LOG),
+            "BENCH_FLOOD_LINE": FLOOD_LINE,
+            "BENCH_FLOOD_BYTES": str(FLOOD_BYTES),
             "BENCH_REDIS": redis_url,
         }
         self._master: subprocess.Popen[bytes] | None = None

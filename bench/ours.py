@@ -21,7 +21,8 @@ class Ours:
         if workload.preload:
             text += f"preload = {', '.join(workload.preload)}\n"
         for kind, count in workload.jobs:
-            text += _JOB.format(kind=kind, count=count)
+            module = "child" if kind == "tiny" else "heavier"
+            text += _JOB.format(kind=kind, count=count, module=module)
             if kind == "flood":
                 text += f"log_file = {folder / FLOOD_LOG}\nlog_max_bytes = 1GB\n"
         (folder / "bench.ini").write_text(text)
@@ -44,7 +45,7 @@ state_dir = {folder}/state
 _JOB = """
 [daemon:{kind}]
 type = worker
-target = children:{kind}
+target = {module}:{kind}
 processes = {count}
 backoff = 0
 max_failures = 1000000

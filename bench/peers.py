@@ -6,23 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.contender import FLOOD_LOG, Workload
-from bench.environment import ROOT
 
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """`bench.floor`, under the same interpreter as the peers."""
+    """bench/programs/floor.py, under the same interpreter as the peers."""
 
     python: Path
     name: str = "floor"
 
     def prepare(self, workload: Workload, folder: Path) -> list[str]:
         """Give the command; there is nothing to configure."""
-        # By -c: the folder of a run is the working directory, and the package lies elsewhere.
-        start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from bench import floor; "
         words = [f"{kind}={count}" for kind, count in workload.jobs]
         preload = ["--preload", ",".join(workload.preload)] if workload.preload else []
-        return [str(self.python), "-c", start + "floor.main(sys.argv[1:])", *preload, *words]
+        return [str(self.python), str(folder / "floor.py"), *preload, *words]
 
     def status(self, folder: Path) -> list[str] | None:
         """Give the bare interpreter: what any command in Python costs."""
@@ -41,7 +38,7 @@ class Supervisord:
         text = _SUPERVISORD.format(folder=folder)
         for kind, count in workload.jobs:
             log = folder / FLOOD_LOG if kind == "flood" else "NONE"
-            command = f"{self.python} {folder}/children.py {kind}"
+            command = f"{self.python} {folder}/child.py {kind}"
             text += _PROGRAM.format(kind=kind, count=count, command=command, log=log)
         (folder / "supervisord.conf").write_text(text)
         program = self.python.parent / "supervisord"
@@ -64,7 +61,7 @@ class Circus:
         """Write its INI file."""
         text = _CIRCUS.format(folder=folder)
         for kind, count in workload.jobs:
-            command = f"{self.python} {folder}/children.py {kind}"
+            command = f"{self.python} {folder}/child.py {kind}"
             text += _WATCHER.format(kind=kind, count=count, command=command)
             if kind == "flood":
                 text += _WATCHER_LOG.format(log=folder / FLOOD_LOG)

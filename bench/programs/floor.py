@@ -1,7 +1,7 @@
 """The bare mechanism: fork, pidfd and one epoll, without any feature. What the platform allows.
 
 A program of its own, started like the other contenders:
-`python -m bench.floor [--preload MODULE,…] KIND=COUNT …`. It restarts what dies and, at TERM,
+`python floor.py [--preload MODULE,...] KIND=COUNT ...`. It restarts what dies and, at TERM,
 passes it on and leaves when all are gone.
 """
 
@@ -13,8 +13,9 @@ import os
 import selectors
 import signal
 import sys
+from typing import NoReturn
 
-from bench import child
+import child  # type: ignore[import-not-found]
 
 
 class Parent:
@@ -40,12 +41,12 @@ class Parent:
         self.selector.register(pidfd, selectors.EVENT_READ)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def become(self, kind: str) -> None:
+    def become(self, kind: str) -> NoReturn:
         """Be the child. Does not return."""
         try:
             signal.set_wakeup_fd(-1)
             if kind == "flood":
-                os.dup2(os.open(os.environ["BENCH_FLOOD"], os.O_WRONLY | os.O_CREAT), 1)
+                os.dup2(os.open(os.environ["BENCH_FLOOD_LOG"], os.O_WRONLY | os.O_CREAT), 1)
             child.serve(kind)
         finally:
             os._exit(70)
@@ -81,6 +82,7 @@ def main(arguments: list[str]) -> None:
     if arguments[0] == "--preload":
         for module in arguments[1].split(","):
             importlib.import_module(module)
+        importlib.import_module("heavier")
         arguments = arguments[2:]
     gc.disable()
     gc.freeze()
