@@ -240,9 +240,9 @@ def test_a_client_that_left_does_not_matter(master: Master) -> None:
 
 
 def test_a_dead_master_is_told_from_a_slow_one(master: Master) -> None:
-    with Client(master.location) as client:
-        with pytest.raises(ControlError, match=r"has not answered 'wait' in 0.05 s"):
-            client.call("wait", limit_s=0.05)
+    late = pytest.raises(ControlError, match=r"has not answered 'wait' in 0.05 s")
+    with Client(master.location) as client, late:
+        client.call("wait", limit_s=0.05)
     with Client(master.location) as client:
         thread = threading.Thread(target=lambda: master.within(master.server.close))
         thread.start()
