@@ -98,6 +98,7 @@ def publish(
 
 
 @click.group(cls=Group, later=("pause", "resume", "purge"))
+@conf
 def queue() -> None:
     """Look at the queues of the configuration's jobs."""
 
@@ -118,6 +119,7 @@ def queue_list(invocation: Invocation, as_json: bool) -> None:
 
 
 @click.group(cls=Group, later=("replay", "purge"))
+@conf
 def dead() -> None:
     """Look at the dead letters: messages that were given up."""
 
