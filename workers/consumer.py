@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import select
 import time
 from collections import deque
@@ -27,18 +26,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from supervisor.board import UNKNOWN, Phase
-from supervisor.config import Job
 from supervisor.errors import ExitCode, configuration_fault
 from supervisor.slot import Fallen, Slot
-from workers import codec, retry
-from workers.base import Context, Reject, Retry, Skip
-from workers.handlers import Handler
+from workers import codec
+from workers.handlers import TopicHandlers
+from workers.judge import Judge, Unhandled
 from workers.lifeline import FAST_S
 from workers.pool import Doorbell, Pool, Task
-from workers.retry import Decision, Verdict
+from workers.retry import MAX_CRASHES
 from workers.settlement import Settlement
-from workers.sources.source import Burial, Delivery, Source, SourceTrouble
+from workers.sources.source import Delivery, Source, SourceTrouble
 from workers.topics import Appetite, Turns
+from workers.trouble import Trouble
 
 if TYPE_CHECKING:
     from workers.runtime import Child
@@ -55,9 +54,6 @@ _GIVING_BACK_S: Final = 0.1
 _BACKLOG_EVERY_S: Final = 1.0
 _BACKLOG_SHARE: Final = 100
 """Counting the backlog may take one hundredth of the time."""
-
-_TROUBLE_FIRST_S: Final = 0.1
-_TROUBLE_LONGEST_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -82,42 +78,6 @@ def _source_of(slot: Slot) -> Source:
     )
 
 
-class Handlers:
-    """The handlers of a job by topic; one object for each, however many topics it serves."""
-
-    def __init__(self, job: Job) -> None:
-        targets = {target for target in (job.handler, *job.handlers.values()) if target}
-        self._all = {target: Handler(target, "handle") for target in sorted(targets)}
-        self._default = self._all.get(job.handler or "")
-        self._by_topic = {topic: self._all[target] for topic, target in job.handlers.items()}
-        self._warned: set[str] = set()
-
-    def open(self, context: Context) -> None:
-        """Open each handler."""
-        for handler in self._all.values():
-            handler.open(context)
-
-    def close(self, context: Context) -> None:
-        """Close each handler; one that fails does not keep the others from it."""
-        for handler in self._all.values():
-            try:
-                handler.close(context)
-            except Exception:
-                _log.exception("%s.close() raised an error", handler.target)
-
-    def of(self, topic: str) -> Handler | None:
-        """Give the handler of a topic; without one, say so once."""
-        handler = self._by_topic.get(topic, self._default)
-        if handler is None and topic not in self._warned:
-            self._warned.add(topic)
-            _log.warning(
-                "no handler for topic %s: its messages are acknowledged undone",
-                topic,
-                extra={"topic": topic},
-            )
-        return handler
-
-
 class Consumer:
     """The loop of one process. Everything but `_call` runs in the main thread."""
 
@@ -128,8 +88,8 @@ class Consumer:
         self._page = child.slot.page
         self._source = source
         self._context = child.context()
-        self._handlers = Handlers(job)
-        self._policy = retry.Policy(job.retries, job.retry_backoff, job.retry_backoff_max)
+        self._handlers = TopicHandlers(job)
+        self._judge = Judge(job, child.slot.name, self._context.logger)
         self._topics = [topic.name for topic in job.topics]
         self._turns = Turns(job.topics, job.order_topics)
         self._appetite = Appetite(job.concurrency, job.queue_size)
@@ -140,7 +100,7 @@ class Consumer:
         self._suspect: Task | None = None
         self._alone = False
         self._fallen: deque[Fallen] = deque(child.slot.fallen)
-        self._trouble = Trouble(job.name)
+        self._trouble = Trouble()
         self._next_fetch = 0.0
         self._next_renewal = 0.0
         self._next_backlog = 0.0
@@ -163,6 +123,7 @@ class Consumer:
             child.ready()
             code = self._loop()
             self._pool.close()
+            self._page.set_in_flight(self._pool.outstanding)
             self._page.enter(Phase.CLOSING)
             return code
         finally:
@@ -261,8 +222,9 @@ class Consumer:
     def _isolate(self, deliveries: Sequence[Delivery], now: float) -> None:
         """Keep one suspect, bury those that have killed enough, give all the rest back."""
         for delivery in deliveries:
-            if delivery.crashes >= retry.MAX_CRASHES:
-                self._bury_killer(self._held[delivery.number], now)
+            if delivery.crashes >= MAX_CRASHES:
+                sentence = self._judge.condemn(self._held[delivery.number])
+                self._settlement.add(*sentence, now)
             elif delivery.suspect and self._suspect is None:
                 self._suspect = self._held[delivery.number]
             else:
@@ -293,7 +255,7 @@ class Consumer:
         task.id = message.id
         handler = self._handlers.of(delivery.topic)
         if handler is None:
-            raise _Unhandled
+            raise Unhandled
         handler.call(message, self._context)
 
     def _collect(self, now: float) -> None:
@@ -303,68 +265,10 @@ class Consumer:
                 continue
             self._page.observe(task.seconds)
             self._appetite.observe(task.seconds)
-            decision = retry.decide(
-                task.delivery,
-                task.error,
-                self._policy,
-                chance=random.random(),
-                stopping=self._child.stop.stopping,
-            )
-            if task.error is not None:
-                self._tell(task, task.error, decision)
-            self._settlement.add(decision, self._burial(task, decision), now)
+            sentence = self._judge.judge(task, stopping=self._child.stop.stopping)
+            self._settlement.add(*sentence, now)
         if not self._pool.outstanding:
             self._alone = False
-
-    def _burial(self, task: Task, decision: Decision) -> Burial | None:
-        if decision.verdict is not Verdict.DEAD or self._job.dead_letter == "off":
-            return None
-        topic = decision.delivery.topic
-        return Burial(
-            delivery=decision.delivery,
-            queue=topic if self._job.dead_letter == "on" else self._job.dead_letter,
-            id=task.id,
-            error=_in_words(task.error),
-            traceback=task.traceback,
-            origin=self._child.slot.name,
-        )
-
-    def _bury_killer(self, task: Task, now: float) -> None:
-        delivery = task.delivery
-        task.id = codec.decode(
-            delivery.topic, delivery.body, fallback_id=str(delivery.number), attempt=1
-        ).id
-        task.error = Crashed(f"its process died {delivery.crashes} times while it ran alone in it")
-        decision = Decision(Verdict.DEAD, delivery)
-        self._tell(task, task.error, decision)
-        self._settlement.add(decision, self._burial(task, decision), now)
-
-    def _tell(self, task: Task, error: BaseException, decision: Decision) -> None:
-        """Log what came of a call that did not simply succeed."""
-        if isinstance(error, _Unhandled):
-            return
-        about = {
-            "topic": task.delivery.topic,
-            "message_id": task.id,
-            "attempt": decision.delivery.attempts,
-        }
-        words = _in_words(error)
-        log = self._context.logger
-        if decision.verdict is Verdict.SKIPPED:
-            log.info("message skipped: %s", words, extra=about)
-        elif decision.verdict is Verdict.RETURNED:
-            log.info("message given back, it failed during the stop: %s", words, extra=about)
-        elif decision.verdict is Verdict.DEAD:
-            where = "dropped" if self._job.dead_letter == "off" else "dead"
-            log.error("message is %s: %s", where, words, extra=about, exc_info=_trace(error))
-        else:
-            log.warning(
-                "message comes again in %.1f s: %s",
-                decision.delay_s,
-                words,
-                extra=about,
-                exc_info=_trace(error),
-            )
 
     def _give_back(self, task: Task, now: float) -> None:
         self._settlement.give_back(task.delivery, now)
@@ -386,9 +290,9 @@ class Consumer:
 
     def _renew(self) -> None:
         self._next_renewal = time.monotonic() + self._job.lease / 3
-        if not self._held:
+        tasks = [task for task in self._held.values() if task.until]
+        if not tasks:
             return
-        tasks = list(self._held.values())
         until = time.monotonic() + self._job.lease
         lost = self._source.extend([task.delivery for task in tasks])
         for task in tasks:
@@ -499,56 +403,3 @@ class Consumer:
         if not self._appetite.room(self._pool.outstanding):
             return now + _TURN_S
         return self._next_fetch
-
-
-class Trouble:
-    """The state of a source that does not answer: said once, tried again ever more rarely."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._pause_s = _TROUBLE_FIRST_S
-        self._since: float | None = None
-        self.until = 0.0
-
-    def pause(self) -> float:
-        """Give how long to leave the source alone now, in seconds."""
-        return self._pause_s
-
-    def met(self, error: Exception, now: float) -> None:
-        """Note a failed call."""
-        if self._since is None:
-            self._since = now
-            self._pause_s = _TROUBLE_FIRST_S
-            _log.error("the queue cannot be used, trying again: %s", error)
-        else:
-            self._pause_s = min(_TROUBLE_LONGEST_S, self._pause_s * 2)
-        self.until = now + self._pause_s
-
-    def over(self, now: float) -> None:
-        """Note a call that worked."""
-        if self._since is None:
-            return
-        _log.info("the queue can be used again, after %.1f s", now - self._since)
-        self._since = None
-        self.until = 0.0
-
-
-class Crashed(Exception):
-    """What the dead letter of a message says that killed its processes."""
-
-
-class _Unhandled(Skip):
-    """There is no handler for the topic; said once, not for every message."""
-
-
-def _in_words(error: BaseException | None) -> str:
-    if error is None:
-        return ""
-    if isinstance(error, (Skip, Reject, Retry, Crashed)):
-        return str(error) or type(error).__name__
-    return f"{type(error).__name__}: {error}"
-
-
-def _trace(error: BaseException) -> BaseException | None:
-    """Give the error where its traceback tells something: not for our own words."""
-    return None if isinstance(error, (Skip, Reject, Retry, Crashed)) else error

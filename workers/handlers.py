@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
+from supervisor.config import Job
 from workers.base import Context
+
+_log = logging.getLogger(__name__)
 
 
 def load(target: str) -> object:
@@ -64,6 +68,42 @@ class Handler:
     def close(self, context: Context) -> None:
         """Call `close` in the same way."""
         _call_optional(self._object if self._lives else None, "close", context)
+
+
+class TopicHandlers:
+    """The handlers of a job by topic; one object for each, however many topics it serves."""
+
+    def __init__(self, job: Job) -> None:
+        targets = {target for target in (job.handler, *job.handlers.values()) if target}
+        self._all = {target: Handler(target, "handle") for target in sorted(targets)}
+        self._default = self._all.get(job.handler or "")
+        self._by_topic = {topic: self._all[target] for topic, target in job.handlers.items()}
+        self._warned: set[str] = set()
+
+    def open(self, context: Context) -> None:
+        """Open each handler."""
+        for handler in self._all.values():
+            handler.open(context)
+
+    def close(self, context: Context) -> None:
+        """Close each handler; one that fails does not keep the others from it."""
+        for handler in self._all.values():
+            try:
+                handler.close(context)
+            except Exception:
+                _log.exception("%s.close() raised an error", handler.target)
+
+    def of(self, topic: str) -> Handler | None:
+        """Give the handler of a topic; without one, say so once."""
+        handler = self._by_topic.get(topic, self._default)
+        if handler is None and topic not in self._warned:
+            self._warned.add(topic)
+            _log.warning(
+                "no handler for topic %s: its messages are acknowledged undone",
+                topic,
+                extra={"topic": topic},
+            )
+        return handler
 
 
 def refuse_coroutine(call: Callable[..., Any], target: str) -> None:

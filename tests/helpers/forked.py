@@ -12,6 +12,7 @@ import logging
 import os
 import select
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -163,8 +164,12 @@ class Nursery:
         process: int = 0,
         fallen: tuple[Fallen, ...] = (),
         main: Callable[[Slot], int] | None = None,
+        stdout: int | None = None,
     ) -> Forked:
-        """Start one process of the job; `main` is the runtime's unless said otherwise."""
+        """Start one process of the job; `main` is the runtime's unless said otherwise.
+
+        `stdout` becomes the standard output and the standard error of the process.
+        """
         key = (job.name, process)
         self._born[key] = self._born.get(key, 0) + 1
         page = self.page(job, process)
@@ -186,6 +191,8 @@ class Nursery:
         with signals.blocked():
             pid = os.fork()
             if pid == 0:
+                for fd in (1, 2) if stdout is not None else ():
+                    os.dup2(stdout or 0, fd)
                 self._be_born(seat, main)
         os.close(control_r)
         os.close(report_w)
@@ -204,6 +211,9 @@ class Nursery:
                 lowest = fd + 1
             os.closerange(lowest, 4096)
             gc.enable()
+            # Not pytest's: those write into files that were closed with the rest.
+            sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+            sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
             logging.getLogger().setLevel(logging.INFO)
             signals.unblock()
             if main is None:

@@ -6,6 +6,7 @@ import atexit
 import logging
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -247,6 +248,37 @@ def test_exit_hooks_run(nursery: Nursery) -> None:
 
 def test_exit_hooks_have_one_second(nursery: Nursery) -> None:
     assert nursery.fork(worker(hangs_in_a_hook)).wait(5) == 0
+
+
+def test_stacks_are_dumped_on_demand_and_the_process_lives(nursery: Nursery) -> None:
+    reader, writer = os.pipe()
+    one = nursery.fork(worker(waits), stdout=writer)
+    os.close(writer)
+    one.until(lambda: one.said("begun"))
+    one.kill(signal.SIGUSR2)
+    dump = b""
+    while b"in waits" not in dump or b"lifeline.py" not in dump:
+        assert select.select([reader], [], [], 10)[0], dump
+        dump += os.read(reader, 65536)
+    os.close(reader)
+    one.order(b"stop stop")
+    assert one.wait() == 0
+
+
+def prints_until_it_is_told(context: Context) -> None:
+    context.wait(60)
+    print("the master is dead, and this must not raise", flush=True)
+    sys.stderr.write("nor this\n")
+
+
+def test_output_of_an_orphan_is_no_error(nursery: Nursery) -> None:
+    reader, writer = os.pipe()
+    one = nursery.fork(worker(prints_until_it_is_told), stdout=writer)
+    os.close(writer)
+    one.until_ready()
+    os.close(reader)
+    one.cut()
+    assert one.wait() == 0
 
 
 async def asynchronous(_context: Context) -> None: ...

@@ -175,8 +175,15 @@ class QueueFile:
             self._make_tables(connection)
 
     def _refuse_strangers(self, connection: sqlite3.Connection) -> None:
-        mark, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        # One look: between two, a sibling that makes the tables would seem to be a stranger.
+        connection.execute("BEGIN")
+        try:
+            mark = _pragma(connection, "application_id")
+            version = _pragma(connection, "user_version")
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
         if mark != APPLICATION_ID and (mark or version or tables):
             raise configuration_fault(
                 self.path, "is a database of something else; give the queue a file of its own"

@@ -1,0 +1,109 @@
+"""From a finished call to what becomes of its message: the decision, its log line, its burial.
+
+The arithmetic is in `retry`; here it meets the settings of a job, the words of an operator's log,
+and the dead letters. Called by the consume loop, in the main thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+
+from supervisor.config import Job
+from workers import codec, retry
+from workers.base import Reject, Retry, Skip
+from workers.pool import Task
+from workers.retry import Decision, Verdict
+from workers.sources.source import Burial
+
+Sentence = tuple[Decision, Burial | None]
+
+
+class Unhandled(Skip):
+    """There is no handler for the topic; said once, not for every message."""
+
+
+class Crashed(Exception):
+    """What the dead letter of a message says that killed its processes."""
+
+
+class Judge:
+    """Decides on the messages of one process, `name`, by the settings of its job."""
+
+    def __init__(self, job: Job, name: str, log: logging.Logger) -> None:
+        self._policy = retry.Policy(job.retries, job.retry_backoff, job.retry_backoff_max)
+        self._dead_letter = job.dead_letter
+        self._name = name
+        self._log = log
+
+    def judge(self, task: Task, *, stopping: bool) -> Sentence:
+        """Decide on a task whose handler was called."""
+        decision = retry.decide(
+            task.delivery, task.error, self._policy, chance=random.random(), stopping=stopping
+        )
+        if task.error is None:
+            return decision, None
+        self._tell(task, task.error, decision)
+        return decision, self._burial(task, decision)
+
+    def condemn(self, task: Task) -> Sentence:
+        """Decide on a message that has killed too many processes; its handler is not called."""
+        delivery = task.delivery
+        task.id = codec.decode(
+            delivery.topic, delivery.body, fallback_id=str(delivery.number), attempt=1
+        ).id
+        task.error = Crashed(f"its process died {delivery.crashes} times while it ran alone in it")
+        decision = Decision(Verdict.DEAD, delivery)
+        self._tell(task, task.error, decision)
+        return decision, self._burial(task, decision)
+
+    def _burial(self, task: Task, decision: Decision) -> Burial | None:
+        if decision.verdict is not Verdict.DEAD or self._dead_letter == "off":
+            return None
+        return Burial(
+            delivery=decision.delivery,
+            queue=task.delivery.topic if self._dead_letter == "on" else self._dead_letter,
+            id=task.id,
+            error=_in_words(task.error),
+            traceback=task.traceback,
+            origin=self._name,
+        )
+
+    def _tell(self, task: Task, error: BaseException, decision: Decision) -> None:
+        """Log what came of a call that did not simply succeed."""
+        if isinstance(error, Unhandled):
+            return
+        about = {
+            "topic": task.delivery.topic,
+            "message_id": task.id,
+            "attempt": decision.delivery.attempts,
+        }
+        words = _in_words(error)
+        if decision.verdict is Verdict.SKIPPED:
+            self._log.info("message skipped: %s", words, extra=about)
+        elif decision.verdict is Verdict.RETURNED:
+            self._log.info("message given back, it failed during the stop: %s", words, extra=about)
+        elif decision.verdict is Verdict.DEAD:
+            where = "dropped" if self._dead_letter == "off" else "dead"
+            self._log.error("message is %s: %s", where, words, extra=about, exc_info=_trace(error))
+        else:
+            self._log.warning(
+                "message comes again in %.1f s: %s",
+                decision.delay_s,
+                words,
+                extra=about,
+                exc_info=_trace(error),
+            )
+
+
+def _in_words(error: BaseException | None) -> str:
+    if error is None:
+        return ""
+    if isinstance(error, (Skip, Reject, Retry, Crashed)):
+        return str(error) or type(error).__name__
+    return f"{type(error).__name__}: {error}"
+
+
+def _trace(error: BaseException) -> BaseException | None:
+    """Give the error where its traceback tells something: not for our own words."""
+    return None if isinstance(error, (Skip, Reject, Retry, Crashed)) else error

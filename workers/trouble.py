@@ -1,0 +1,45 @@
+"""A source that does not answer: said once, tried again ever more rarely, said when it is over."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+_FIRST_S: Final = 0.1
+_LONGEST_S: Final = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class Trouble:
+    """Whether the source is in trouble, and until when to leave it alone.
+
+    Times are CLOCK_MONOTONIC seconds.
+    """
+
+    def __init__(self) -> None:
+        self._pause_s = _FIRST_S
+        self._since: float | None = None
+        self.until = 0.0
+
+    def pause(self) -> float:
+        """Give how long the source is left alone after its last failure, in seconds."""
+        return self._pause_s
+
+    def met(self, error: Exception, now: float) -> None:
+        """Note a failed call."""
+        if self._since is None:
+            self._since = now
+            self._pause_s = _FIRST_S
+            _log.error("the queue cannot be used, trying again: %s", error)
+        else:
+            self._pause_s = min(_LONGEST_S, self._pause_s * 2)
+        self.until = now + self._pause_s
+
+    def over(self, now: float) -> None:
+        """Note a call that worked."""
+        if self._since is None:
+            return
+        _log.info("the queue can be used again, after %.1f s", now - self._since)
+        self._since = None
+        self.until = 0.0
