@@ -53,9 +53,9 @@ clean: ## remove what was built here
 
 $(STAMP): setup.cfg setup.py pyproject.toml
 	@[ -n "$(INTERPRETER)" ] || { echo "no Python 3.11 or newer found: apt-get install python3" >&2; exit 1; }
-	@# Debian's python3 has venv but not ensurepip, which python3-venv brings.
+	@# Debian's python3 has venv but not ensurepip, which python3-venv brings (python3.12-venv for a python3.12).
 	@$(INTERPRETER) -c 'import ensurepip, venv' 2>/dev/null || { \
-		$(APT) update && $(APT) install -y python3-venv; }
+		$(APT) update && $(APT) install -y $(INTERPRETER)-venv; }
 	$(INTERPRETER) -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
