@@ -14,6 +14,7 @@ import os
 import select
 import time
 from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,8 @@ from supervisor.sink import Hooks, Loss, Sink
 MASTER: Final = "master"
 """The name of the master's own ring."""
 
+_AFTER_THE_TURN_S: Final = 0.001
+
 _STANDARD_ATTRIBUTES: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -47,12 +50,19 @@ def utc(seconds: float) -> str:
 class Speaker:
     """One source with the way that its words take: its renderer, its sink, its ring."""
 
-    def __init__(self, log: Log, source: Source, renderer: Renderer, sink: Sink) -> None:
+    def __init__(
+        self, log: Log, source: Source, render: Callable[[Source], Renderer], sink: Sink
+    ) -> None:
         self.source = source
         self.sink = sink
         self._log = log
-        self._renderer = renderer
+        self._render = render
         self._name = source.name
+
+    @cached_property
+    def _renderer(self) -> Renderer:
+        """Made with the first line: most processes never use one of their streams."""
+        return self._render(self.source)
 
     def say(self, lines: bytes, *, partial: bool = False) -> None:
         """Log captured lines, given without the last newline."""
@@ -94,6 +104,7 @@ class Log:
         self._files: dict[Path, Sink] = {}
         self._routes: dict[str, Sink] = {}
         self._rings: dict[str, Ring] = {}
+        self._waiting: list[Callable[[], None]] = []
         self._hook(sink, "log")
         self._master = self.speaker(Source(MASTER, MASTER, 0, os.getpid()))
 
@@ -137,19 +148,39 @@ class Log:
 
     def speaker(self, source: Source) -> Speaker:
         """Make the speaker of one source."""
-        return Speaker(self, source, self._render(source), self._routes.get(source.job, self._main))
+        return Speaker(self, source, self._render, self._routes.get(source.job, self._main))
 
     def master(self, record: Record, source: Source | None = None) -> None:
         """Log a record of the master itself; `source` when it names a process of a job."""
         speaker = self._master
         if source is not None:
             # It stays the master's word: in the main log and in the master's ring.
-            speaker = Speaker(self, source, self._render(source), self._main)
+            speaker = Speaker(self, source, self._render, self._main)
         speaker.record(record, urgent=True)
-        self._main.flush()
+        if self._loop is None:
+            self._main.flush()
+
+    def later(self, write: Callable[[], None]) -> None:
+        """Have the master's record written at the end of this turn of the loop, in its order.
+
+        What the record is about (a fork, a kill) goes first: rendering three lines takes as long
+        as a fork. `flush`, `tail` and `close` bring in what still waits.
+        """
+        if self._loop is None:
+            write()
+            return
+        if not self._waiting:
+            self._loop.at(self, now() + _AFTER_THE_TURN_S, self.flush)
+        self._waiting.append(write)
+
+    def _write_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for write in waiting:
+            write()
 
     def tail(self, name: str, count: int) -> list[str]:
         """Give the last lines of `master` or of a process like `orders:0`; none of an unknown."""
+        self._write_waiting()
         ring = self._rings.get(name)
         return ring.last(count) if ring is not None else []
 
@@ -172,6 +203,7 @@ class Log:
 
     def flush(self) -> None:
         """Write what the outlets take now."""
+        self._write_waiting()
         for sink in self._all():
             sink.flush()
 
@@ -182,6 +214,7 @@ class Log:
 
     def close(self, patience_s: float = 1.0) -> None:
         """Write what is left, waiting no longer than that for slow readers, and close."""
+        self._write_waiting()
         deadline = now() + patience_s
         for sink in self._all():
             _drain(sink, deadline)
@@ -239,6 +272,9 @@ class LogHandler(logging.Handler):
         """Log one record. In a forked child it does nothing: the descriptors are not its own."""
         if os.getpid() != self._pid:
             return
+        self._log.later(partial(self._write, record))
+
+    def _write(self, record: logging.LogRecord) -> None:
         try:
             self._log.master(self._record(record), self._source(record))
         except Exception:  # what a bad argument raises must not reach the one who logs

@@ -10,7 +10,6 @@ there is no master.
 from __future__ import annotations
 
 import os
-import secrets
 import select
 import signal
 from collections.abc import Iterable
@@ -46,7 +45,7 @@ def instance(state_dir: Path) -> str:
     with suppress(FileNotFoundError):
         return path.read_text(encoding="ascii").strip()
     fresh = path.with_suffix(".new")
-    fresh.write_text(secrets.token_hex(8) + "\n", encoding="ascii")
+    fresh.write_text(os.urandom(8).hex() + "\n", encoding="ascii")
     # Renamed when whole: a torn name would not be the same after the next start.
     fresh.replace(path)
     return path.read_text(encoding="ascii").strip()

@@ -7,13 +7,12 @@ themselves do nothing.
 
 from __future__ import annotations
 
+# The functions beneath those of `signal`, which make enum members of every number: 64 of each
+# mask, four times a fork, which cost as much as the fork itself (measured: 0.4 ms of 0.9).
+# type: ignore: CPython's own module, of which typeshed knows nothing.
+import _signal  # type: ignore[import-not-found]
 import os
 import signal
-
-# The function beneath signal.pthread_sigmask, which makes 64 enum members of the former mask: it
-# is called four times a fork, and cost as much as the fork itself (measured: 0.4 ms of 0.9).
-# type: ignore: CPython's own module, of which typeshed knows nothing.
-from _signal import pthread_sigmask as _pthread_sigmask  # type: ignore[import-not-found]
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -87,11 +86,11 @@ def blocked() -> Iterator[None]:
     child and writes into the wakeup pipe that both share: the parent sees a signal that was not
     meant for it, and the child never does (measured: 299 of 300).
     """
-    before = _pthread_sigmask(signal.SIG_BLOCK, ALL)
+    before = _signal.pthread_sigmask(signal.SIG_BLOCK, ALL)
     try:
         yield
     finally:
-        _pthread_sigmask(signal.SIG_SETMASK, before)
+        _signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def reset_in_child() -> None:
@@ -102,7 +101,7 @@ def reset_in_child() -> None:
     """
     signal.set_wakeup_fd(-1)
     for number in (*MASTER, *_INHERITED_IGNORED):
-        signal.signal(number, signal.SIG_DFL)
+        _signal.signal(number, _signal.SIG_DFL)
 
 
 def hand_on_pipe_signals() -> None:
@@ -116,7 +115,7 @@ def hand_on_pipe_signals() -> None:
 
 def unblock() -> None:
     """Let every signal through. Runs in: child."""
-    _pthread_sigmask(signal.SIG_SETMASK, ())
+    _signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def name(number: int) -> str:

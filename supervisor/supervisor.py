@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import resource
 import signal
 import sys
@@ -130,13 +129,17 @@ class Supervisor:
         self._listeners: dict[str, Listener] = {}
         self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._notifier = Notifier.from_environment()
-        self._random = random.Random()
 
     def run(self) -> int:
         """Boot, go round the loop until everything has been stopped, and leave."""
         self._boot()
-        while not self._is_over():
-            self.loop.turn()
+        try:
+            while not self._is_over():
+                self.loop.turn()
+        except BaseException:
+            # What the log still holds back is what one wants to read after a crash.
+            self.log.flush()
+            raise
         return self._farewell()
 
     # --- boot --------------------------------------------------------------------------------
@@ -236,19 +239,24 @@ class Supervisor:
         if seat is None:
             return
         seat.predecessors.discard(remnant.pid)
-        if not seat.predecessors and not self.stopping:
+        if not seat.predecessors and seat.wanted and not self.stopping:
             self._happen(seat, Kind.START)
 
     # --- one event of one seat ---------------------------------------------------------------
 
-    def happen(self, names: Iterable[str], kind: Kind) -> None:
+    def happen(self, names: Iterable[str], kind: Kind, *, window_s: float | None = None) -> None:
         """Feed the same event to several seats: the way of the verbs.
 
-        A seat that an earlier master's process still holds is started when that one is gone.
+        A seat that an earlier master's process still holds is started when that one is gone,
+        unless it was stopped meanwhile. `window_s` caps the drain of a stop.
         """
         for name in names:
-            if not self.seats[name].predecessors:
-                self._happen(self.seats[name], kind)
+            seat = self.seats[name]
+            seat.wanted = kind is not Kind.STOP
+            if not seat.predecessors:
+                given = None if window_s is None else min(seat.policy.stop_timeout, window_s)
+                self._happen(seat, kind, window_s=given)
+        self._wake_waiting()
 
     def _happen(
         self,
@@ -264,7 +272,7 @@ class Supervisor:
         ready at once), and each event sees the world that the one before it has left.
         """
         code, number = (how.code, how.signal) if how is not None else (None, None)
-        event = Event(kind, now(), code, number, self._random.random(), window_s)
+        event = Event(kind, now(), code, number, _chance(), window_s)
         self._inbox.append((seat, event, how))
         if self._is_at_work:
             return
@@ -632,12 +640,14 @@ class Supervisor:
         _log.warning("asked to stop again: %s", "fast" if kind is Kind.FAST else "killing")
         for seat in self.seats.values():
             self._happen(seat, kind)
+        self._end_others_in_time()
 
     def begin_stop(self, *, window_s: float | None = None, exit_code: int | None = None) -> None:
         """Ask every process to drain, all at once, within one shared deadline."""
         if exit_code is not None:
             self._exit_code = exit_code
         if self.stopping:
+            self._stop_sooner(window_s)
             return
         self.stopping = True
         self._stops_asked = max(1, self._stops_asked)
@@ -652,9 +662,25 @@ class Supervisor:
             seat.forget_last_stop()
             given = min(seat.policy.stop_timeout, window)
             self._happen(seat, Kind.STOP, window_s=given)
+        self._end_others_in_time()
+        self._end_orphans()
+
+    def _stop_sooner(self, window_s: float | None) -> None:
+        """Take a second wish with a shorter time than what is left of the first one's."""
+        if window_s is None or now() + window_s >= self._stop_by:
+            return
+        self._stop_by = now() + window_s
+        _log.info("stopping: draining everything within %gs", window_s)
+        for seat in self.seats.values():
+            self._happen(seat, Kind.STOP, window_s=window_s)
+        self._end_others_in_time()
+
+    def _end_others_in_time(self) -> None:
+        """Let the deadline of the stop hold for what belongs to no seat of ours as well."""
         for pidfd, remnant in self._remnants.items():
             self.loop.at(pidfd, self._stop_by, partial(self._end_remnant, remnant))
-        self._end_orphans()
+        if self._orphans_told:
+            self.loop.at("orphans", self._stop_by, self._kill_orphans)
 
     def _end_orphans(self) -> None:
         """End the orphans that no job could be made answerable for, when all jobs are gone."""
@@ -797,6 +823,11 @@ class Supervisor:
         assert self._notifier.watchdog_s is not None, "armed only where systemd asked for it"
         self._notifier.send("WATCHDOG=1")
         self.loop.at("watchdog", now() + self._notifier.watchdog_s / 3, self._pat_watchdog)
+
+
+def _chance() -> float:
+    """Give a number in [0, 1). From the kernel: `random` would load libcrypto into every fork."""
+    return int.from_bytes(os.urandom(4)) / 2**32
 
 
 def _environment(job: Job, extra: Mapping[str, str]) -> dict[str, str]:

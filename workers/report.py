@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -57,7 +57,7 @@ class PipeHandler(logging.Handler):
     def __init__(self, report: Report) -> None:
         super().__init__()
         self._report = report
-        self.setFormatter(RecordFormatter())
+        self.setFormatter(_FORMATTER)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record. A record that cannot be formatted never hurts the work."""
@@ -100,6 +100,10 @@ class RecordFormatter(JsonFormatter):
         except (TypeError, ValueError):
             # Keys that are no text, circles: the record still tells what happened.
             return json.dumps({str(key): str(value) for key, value in log_data.items()})
+
+
+_FORMATTER: Final = RecordFormatter()
+"""Made at import, in the master: no child pays for it again."""
 
 
 def _rfc3339(seconds: float) -> str:
