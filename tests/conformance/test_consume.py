@@ -363,3 +363,16 @@ def test_what_a_frozen_process_has_not_begun_is_left_to_others(
     ends = journal.counts("end")
     assert len(ends) == 15
     assert sum(ends.values()) - 15 <= 1
+
+
+def test_many_processes_may_make_the_queue_at_once(bench: Bench, nursery: Nursery) -> None:
+    def main(seat: Slot) -> int:
+        source = bench.source(seat.owner)
+        source.open()
+        bench.publish("t", seat.process)
+        source.close()
+        return 0
+
+    job = shop.job(bench.url, Path("unused"))
+    assert [one.wait() for one in [nursery.fork(job, n, main=main) for n in range(8)]] == [0] * 8
+    assert bench.depth("t").depth == 8

@@ -15,7 +15,18 @@ from supervisor.errors import (
     SupervisorError,
     UsageError,
 )
-from workers import Context, Message, Reject, Retry, Skip, commands, gateway, publish, publishing
+from workers import (
+    Context,
+    Message,
+    Reject,
+    Retry,
+    Skip,
+    commands,
+    gateway,
+    handlers,
+    publish,
+    publishing,
+)
 from workers.sources.source import Burial
 from workers.sources.sqlite import SqliteSource
 from workers.sources.sqlite_file import QueueFile, path_of
@@ -260,3 +271,12 @@ def test_the_gateway_rejects_what_can_never_work(data: object, tmp_path: Path) -
 def test_an_unknown_topic_is_said_and_handled(caplog: pytest.LogCaptureFixture) -> None:
     assert run(gateway.unhandled, 1, topic="x").ok
     assert "unhandled message" in caplog.text
+
+
+def test_the_shipped_example_is_valid_and_its_handlers_are_there() -> None:
+    config = load(Path(__file__).parents[2] / "etc" / "workers.ini")
+    assert [job.type for job in config.jobs] == ["queue", "scheduled", "worker", "program"]
+    assert config.warnings == ()
+    for job in config.jobs:
+        for target in filter(None, (job.handler, job.target, *job.handlers.values())):
+            assert callable(handlers.load(target))
