@@ -52,6 +52,7 @@ class Seat:
     fallen: tuple[Fallen, ...] = ()
     leftovers: set[int] = field(default_factory=set)
     predecessors: set[int] = field(default_factory=set)
+    wanted: bool = True
     flying_at_stop: int | None = None
     drained: int = 0
     abandoned: int = 0
@@ -80,8 +81,10 @@ class Seat:
 
     @property
     def settled(self) -> bool:
-        """Say whether a start has come to an end, a good or a bad one."""
-        return self.status.state not in (State.STARTING, State.STOPPING, State.STOPPED)
+        """Say whether a start has come to an end, a good or a bad one, or was called off."""
+        if self.predecessors and self.wanted:
+            return False
+        return self.status.state not in (State.STARTING, State.STOPPING)
 
     @property
     def is_watched(self) -> bool:

@@ -84,7 +84,7 @@ def _stop(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> No
     seats = [supervisor.seats[name] for name in chosen]
     for seat in seats:
         seat.forget_last_stop()
-    supervisor.happen(chosen, Kind.STOP)
+    supervisor.happen(chosen, Kind.STOP, window_s=protocol.seconds(request, "timeout"))
     supervisor.when(
         lambda: all(seat.at_rest for seat in seats),
         lambda: reply.send(supervisor.stop_report(seats)),
