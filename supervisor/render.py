@@ -84,7 +84,8 @@ def size(count: int | None) -> str:
 
 def is_bad(row: ProcessStatus) -> bool:
     """Tell whether a process is not as it should be; one stopped on purpose is."""
-    return row["state"] in _BAD_STATES or (row["state"] in _UP_STATES and not row["ready"])
+    late = row["state"] in _UP_STATES and not row["ready"]
+    return late or row["state"] in _BAD_STATES or _waits(row)
 
 
 def verdict(status: Status, *, partial: bool = False) -> str:
@@ -309,14 +310,15 @@ def _exit(last: LastExit | None) -> str:
 def _detail(process: ProcessStatus) -> str:
     parts = []
     if process["state"] in _BAD_STATES:
-        if process["last_exit"] is not None:
-            parts.append(_exit(process["last_exit"]))
-        if process["next_start_s"] is not None:
-            parts.append(f"retry in {duration(process['next_start_s'])}{_failures(process)}")
-        elif process["state"] == "FATAL":
-            parts.append(f"no retry{_failures(process)}")
+        # Of a FATAL one `why` tells more: which limit it has met.
+        told = process.get("why") if process["state"] == "FATAL" else None
+        if told or process["last_exit"] is not None:
+            parts.append(told or _exit(process["last_exit"]))
+        again = process["next_start_s"]
+        failures = "" if told else _failures(process)
+        parts.append(("no retry" if again is None else f"retry in {duration(again)}") + failures)
     elif is_bad(process):
-        parts.append("not ready")
+        parts.append(process["why"] if _waits(process) else "not ready")
     parts += [
         f"{word} {value}"
         for word, value in (
@@ -327,6 +329,11 @@ def _detail(process: ProcessStatus) -> str:
         if value
     ]
     return ", ".join(parts)
+
+
+def _waits(process: ProcessStatus) -> bool:
+    """Tell whether a slot is kept empty until somebody else has left it."""
+    return process.get("why", "").startswith("waiting for pid")
 
 
 def _failures(process: ProcessStatus) -> str:

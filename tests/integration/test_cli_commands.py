@@ -79,7 +79,7 @@ def test_status_says_first_how_things_stand_and_last_what_to_do(shop: Supervisor
     lines = done.stdout.splitlines()
     assert lines[0].startswith("DEGRADED  2 of 3 ready   up ")
     assert lines[2].startswith("! broken:0")
-    assert "exit 1, retry in 4m59s (2 of 2)" in lines[2]
+    assert "exit 1: 2 failures within 600s, retry in 4m59s" in lines[2]
     assert lines[3].startswith("  naps:0")
     assert done.stderr == f"Next: supervisor logs broken:0 --conf {shop.conf}\n"
     assert done.returncode == 0
@@ -98,7 +98,7 @@ def test_check_is_one_line_and_an_exit_code(shop: Supervisor) -> None:
     assert (done.returncode, done.stdout) == (0, "ready: 2 of 3\n")
     done = shop.cli("status", "--check", "broken")
     assert done.returncode == 1
-    assert done.stdout.startswith("not ready: broken:0 FATAL, exit 1, retry in ")
+    assert done.stdout.startswith("not ready: broken:0 FATAL, exit 1: 2 failures within 600s, ")
 
 
 def test_restart_takes_one_process_after_the_other(shop: Supervisor) -> None:

@@ -97,6 +97,7 @@ def test_the_screen_of_a_degraded_supervisor() -> None:
         (status(process("a:0", state="FATAL", ready=False), ready=False), "DEGRADED"),
         (status(process("a:0", state="STOPPED", ready=False), ready=False), "DEGRADED"),
         (status(process("a:0"), ready=False, state="STOPPING"), "STOPPING"),
+        (status(process("a:0", state="STOPPED", ready=False, why="waiting for pid 7")), "DEGRADED"),
         (status(), "OK"),
     ],
 )
@@ -119,6 +120,20 @@ def test_check_says_in_one_line_what_is_late() -> None:
     assert render.check_line(status(*reversed(late["processes"]), ready=False)) == line
     leaving = status(process("a:0"), ready=False, state="STOPPING")
     assert render.check_line(leaving) == "not ready: the supervisor is STOPPING"
+
+
+def test_an_empty_slot_says_whom_it_waits_for() -> None:
+    row = process(
+        "a:0", state="STOPPED", ready=False, why="waiting for pid 7, of an earlier master"
+    )
+    line = render.check_line(status(row, ready=False))
+    assert line == "not ready: a:0 STOPPED, waiting for pid 7, of an earlier master"
+
+
+def test_a_fatal_process_says_why() -> None:
+    words = "exit 1: 10 failures within 600s"
+    row = process("a:0", state="FATAL", ready=False, why=words, last_exit=exit_with(1))
+    assert render.check_line(status(row, ready=False)) == f"not ready: a:0 FATAL, {words}, no retry"
 
 
 def test_the_next_command_is_about_the_worst() -> None:
