@@ -67,9 +67,10 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _number(value: float) -> str:
-    if value == 0 or value >= 100:
+    size = abs(value)
+    if size == 0 or size >= 100:
         return f"{value:,.0f}"
-    return f"{value:.2g}" if value < 1 else f"{value:.3g}"
+    return f"{value:.2g}" if size < 1 else f"{value:.3g}"
 
 
 def _ratio(values: Mapping[str, float], other: float | None) -> str:
