@@ -121,7 +121,7 @@ class Page:
         self._cells[_PROGRESS] = now_ns
 
     def set_in_flight(self, number: int) -> None:
-        """Say how many deliveries are claimed and not yet settled."""
+        """Say how many deliveries were begun and are not yet settled."""
         self._cells[_IN_FLIGHT] = number
 
     def set_backlog(self, number: int) -> None:

@@ -569,7 +569,9 @@ class Supervisor:
         seat.process = seat.exit = None
         seatlock.leave(self.config.state_dir, seat.name)
         self._account(seat, len(suspects))
-        self._mourn(seat, suspects)
+        # A message that we have killed at the end of a stop has not killed anybody.
+        was_asked = seat.status.doom in (Cause.ASKED, Cause.RECYCLED)
+        self._mourn(seat, () if was_asked else suspects)
         self._happen(seat, Kind.EXIT, how=how)
 
     def _account(self, seat: Seat, abandoned: int) -> None:
