@@ -132,10 +132,12 @@ def _verdict(read_fd: int) -> tuple[int, str]:
         heard += piece
         if heard.startswith(READY):
             return ExitCode.OK, ""
-        message, _, code = heard.partition(_END)
-        if not piece or code.endswith(b"\n"):
+        message, _, rest = heard.partition(_END)
+        # The first verdict counts; that of the end may follow before we look.
+        code, told, _ = rest.partition(b"\n")
+        if not piece or told:
             break
     text = message.decode(errors="replace").strip()
-    if not code.endswith(b"\n"):
+    if not told:
         return ExitCode.FAILED, text or "the supervisor was killed before it was ready"
     return int(code), text

@@ -173,7 +173,8 @@ def test_an_execed_program_keeps_the_lock_and_gets_its_signals_back(tmp_path: Pa
         for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
         if line.startswith("SigIgn")
     )
-    assert int(ignored.split()[1], 16) == 0, command
+    # Signals 32 and 33 are glibc's own: its posix_spawn ignores them, and make uses that.
+    assert int(ignored.split()[1], 16) & ~(0b11 << 31) == 0, command
     process.kill_group()
     ended(process)
 
