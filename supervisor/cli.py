@@ -49,6 +49,8 @@ from supervisor.queue_commands import dead, publish, queue
 
 _LATER: Final = "quiet resume scale reload why top signal stacks cron init upgrade"
 
+_LATER_OPTIONS: Final = frozenset(("--watch", "-f", "--show"))
+
 _ORDER: Final = "check start status logs events restart stop publish queue dead version"
 """How `--help` lists the commands: as they are needed, not by the alphabet."""
 
@@ -323,6 +325,8 @@ def main() -> int:
         code = cli.main(prog_name="supervisor", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and error.option_name in _LATER_OPTIONS:
+            error = click.UsageError(f"{error.option_name} is not in this release", error.ctx)
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):

@@ -49,6 +49,9 @@ _NUMBERS: Final = frozenset(
 _SPARED: Final = ("KIND", "IN-FLIGHT", "BEAT", "LAST-EXIT", "RSS", "PID", "FAILED", "DONE")
 """What a narrow terminal goes without, first to last."""
 
+_DETAIL_ROOM: Final = 44
+"""How much of DETAIL, which alone may be cut, is worth more than a column of numbers."""
+
 _BAD_STATES: Final = frozenset({"BACKOFF", "FATAL"})
 _UP_STATES: Final = frozenset({"STARTING", "RUNNING", "EXITED"})
 
@@ -342,11 +345,12 @@ def _failures(process: ProcessStatus) -> str:
 
 
 def _fitting_columns(rows: Sequence[Row], width: int | None) -> list[str]:
-    """Give the columns that a terminal has room for; DETAIL may be cut and is not counted."""
+    """Give the columns that a terminal has room for."""
     columns = list(_COLUMNS)
     wide = {name: max(len(name), *(len(row[name]) for row in rows)) + 2 for name in columns}
+    wide["DETAIL"] = min(wide["DETAIL"], _DETAIL_ROOM)
     for name in _SPARED:
-        if width is None or sum(wide[kept] for kept in columns if kept != "DETAIL") + 8 <= width:
+        if width is None or sum(wide[kept] for kept in columns) <= width:
             break
         columns.remove(name)
     return columns

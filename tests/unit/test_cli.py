@@ -88,6 +88,9 @@ def test_help_lists_every_command(run: Run) -> None:
         ["upgrade"],
         ["queue", "pause", "t"],
         ["dead", "replay", "t"],
+        ["status", "--watch"],
+        ["logs", "orders", "-f"],
+        ["check", "--show"],
     ],
 )
 def test_what_is_still_to_come_says_so(run: Run, words: list[str]) -> None:
