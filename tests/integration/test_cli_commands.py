@@ -200,10 +200,11 @@ def test_stop_ends_what_a_dead_master_has_left(supervise: Supervise) -> None:
         """
         [daemon:stubborn]
         type = program
-        command = /bin/sh -c 'trap "" TERM; while :; do sleep 0.2; done'
+        command = /bin/sh -c 'trap "" TERM; echo deaf; while :; do sleep 0.2; done'
         stop_timeout = 1s
         """
     )
+    shop.wait_line("deaf")
     shop.kill()
     assert shop.cli("status").returncode == 3
     done = shop.cli("stop")
@@ -325,10 +326,11 @@ def test_an_interrupted_stop_is_quiet_and_goes_on(supervise: Supervise) -> None:
         """
         [daemon:slow]
         type = program
-        command = /bin/sh -c 'trap "" TERM; sleep 1000'
+        command = /bin/sh -c 'trap "" TERM; echo deaf; sleep 1000'
         stop_timeout = 2s
         """
     )
+    shop.wait_line("deaf")
     words = [sys.executable, "-m", "supervisor", "stop", "-c", str(shop.conf)]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as stop:
         shop.wait_line("draining everything")
