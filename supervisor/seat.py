@@ -103,6 +103,17 @@ class Seat:
         alive_until = max(reading.beat_ns, reading.parked_until_ns) / 1e9
         return alive_until + self.job.heartbeat_timeout
 
+    @property
+    def living(self) -> Process | None:
+        """Give the process, unless it is dead and only waits for its burial."""
+        return self.process if self.exit is None else None
+
+    def account(self, *, abandoned: int) -> None:
+        """Write down what the end of the process did to the items that were in flight."""
+        self.drained = max(0, (self.flying_at_stop or 0) - abandoned)
+        self.abandoned = abandoned
+        self.page.set_in_flight(0)
+
     def forget_last_stop(self) -> None:
         """Begin the account of a new stop, or of a new process that has seen none."""
         self.flying_at_stop = None
@@ -169,6 +180,30 @@ class Seat:
         if not waits or self.status.deadline is None:
             return None
         return round(max(0.0, self.status.deadline - now), 3)
+
+
+class Seats:
+    """All seats of a supervisor: by name in the order of the file, and by the pid in each.
+
+    A pid stays here until its burial is over.
+    """
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Seat] = {}
+        self.by_pid: dict[int, Seat] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Say whether every process of every required job is ready."""
+        return all(seat.status.ready for seat in self.by_name.values() if seat.job.required)
+
+    def of(self, job: Job) -> list[Seat]:
+        """Give the seats of one job."""
+        return [seat for seat in self.by_name.values() if seat.job is job]
+
+    def living_pids(self) -> set[int]:
+        """Give the pids that are a pidfd's to reap; every other child of ours is an orphan."""
+        return {pid for pid, seat in self.by_pid.items() if seat.exit is None}
 
 
 def policy_of(job: Job) -> Policy:

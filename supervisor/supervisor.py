@@ -6,7 +6,7 @@ the loop as a call of one handler here; a handler feeds an event to the state ma
 
     Supervisor.run ─► _boot ─► loop.turn … ─► _farewell
                                    │
-      a pidfd, a report line, a deadline, a signal, a verb ─► _happen(seat, event)
+      a pidfd, a report line, a deadline, a signal, a verb ─► happen_to(seat, event)
                                                                  step → status, actions → _act
 """
 
@@ -14,53 +14,46 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Final
-
-import setproctitle
 
 from supervisor import (
     __version__,
-    child,
-    daemonize,
     descendants,
     kernel,
+    orders,
     protocol,
     remains,
     seatlock,
     signals,
 )
 from supervisor.board import Board
+from supervisor.burial import Burial
 from supervisor.capture import Capture
 from supervisor.config import Config, Job
 from supervisor.control import ControlServer
-from supervisor.errors import ConfigError, ExitCode, Problem, SpawnError, configuration_fault
-from supervisor.lines import Source
+from supervisor.errors import ConfigError, Problem, configuration_fault
 from supervisor.logs import Log
 from supervisor.loop import READ, Loop, now, on_the_second
-from supervisor.notify import Listener, Notifier
+from supervisor.nursery import Nursery
+from supervisor.outside import Outside
 from supervisor.pidfile import PidFile
 from supervisor.preload import PreloadError, freeze, modules, preload
 from supervisor.probe import probe, search_path
-from supervisor.process import Exit, Pipes, Prepared, Process, spawn
-from supervisor.seat import Seat, policy_of, timestamp
-from supervisor.slot import FALLEN, FAST, READY, STOP, Fallen, Slot
-from supervisor.states import Action, Cause, Event, Goal, Kind, State, step
+from supervisor.process import Exit
+from supervisor.seat import Seat, Seats, policy_of, timestamp
+from supervisor.states import Action, Cause, Event, Kind, State, step
 from supervisor.verbs import verbs
+from supervisor.vigil import Vigil
 
 _log = logging.getLogger("supervisor")
 
 PROBE_S: Final = 60.0
 EVENTS: Final = 1000
-BATCH: Final = 32
-"""So many processes are forked in one go, at most; their pipes are open together."""
-
 SAME_PRESS_S: Final = 0.1
 """Two stop signals so close together are one."""
 
@@ -108,12 +101,11 @@ class Supervisor:
     def __init__(self, config: Config, ready_fd: int | None) -> None:
         self.config = config
         self.loop = Loop()
-        self.seats: dict[str, Seat] = {}
+        self._seats = Seats()
+        self.seats = self._seats.by_name
         self.events: deque[protocol.Event] = deque(maxlen=EVENTS)
         self.started_at = now()
         self.stopping = False
-        self._ready_fd = ready_fd
-        self._was_ready = False
         self._exit_code = 0
         self._stop_by = 0.0
         self._stops_asked = 0
@@ -123,12 +115,8 @@ class Supervisor:
         self._waiting: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self._inbox: deque[tuple[Seat, Event, Exit | None]] = deque()
         self._is_at_work = False
-        self._to_spawn: deque[Seat] = deque()
-        self._remnants: dict[int, remains.Remnant] = {}
-        self._seat_of_pid: dict[int, Seat] = {}
-        self._listeners: dict[str, Listener] = {}
-        self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._notifier = Notifier.from_environment()
+        self._outside = Outside(config, self.loop, self._seats, ready_fd)
+        self._vigil = Vigil(self.loop, self._on_remnant_gone)
 
     def run(self) -> int:
         """Boot, go round the loop until everything has been stopped, and leave."""
@@ -146,13 +134,11 @@ class Supervisor:
 
     def _boot(self) -> None:
         config = self.config
-        self._show_title("starting")
         kernel.adopt_orphans()
-        # Each process costs the master five descriptors; children get the old limit back.
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self._nofile[1], self._nofile[1]))
         self._instance = remains.instance(config.state_dir)
         self._board = Board(descendants.board_name(self._instance))
         self._open_log()
+        self._hire()
         for problem in config.warnings:
             _log.warning("%s", problem)
         self._wakeup = signals.Wakeup()
@@ -168,12 +154,11 @@ class Supervisor:
                 self._furnish(job, number)
         self._meet_remains()
         _log.info("starting %d daemon job(s), %d process(es)", len(config.jobs), len(self.seats))
-        if self._notifier.watchdog_s:
-            self._pat_watchdog()
+        self._outside.watch()
         for seat in self.seats.values():
             if not seat.predecessors:
-                self._happen(seat, Kind.START)
-        self._have_told()
+                self.happen_to(seat, Kind.START)
+        self._outside.changed()
 
     def _open_log(self) -> None:
         config = self.config
@@ -194,6 +179,19 @@ class Supervisor:
         self.log.install()
         self._capture = Capture(self.loop, self.log)
 
+    def _hire(self) -> None:
+        self._nursery = Nursery(
+            self.config, self._instance, self.loop, self._capture, self._seats, self
+        )
+        self._burial = Burial(
+            self.config.state_dir,
+            self._instance,
+            self.loop,
+            self._capture,
+            self._seats,
+            self._on_gone,
+        )
+
     def _preload(self) -> None:
         # Set here once, so that every child finds its handlers; the master imports none of them.
         sys.path[:] = search_path(self.config.pythonpath)
@@ -210,37 +208,19 @@ class Supervisor:
         self.seats[seat.name] = seat
 
     def _meet_remains(self) -> None:
-        """Let what an earlier master left come to its end before its slot is filled again."""
-        for remnant in remains.find(self.config.state_dir, self._instance):
-            try:
-                pidfd = os.pidfd_open(remnant.pid)
-            except ProcessLookupError:
-                continue
+        """Let what an earlier master left come to its end before its seat is filled again."""
+        for remnant in self._vigil.begin(self.config.state_dir, self._instance):
             seat = self.seats.get(remnant.slot)
             if seat is not None:
                 seat.predecessors.add(remnant.pid)
-            _log.warning("%s: waiting for pid %d, of an earlier master", remnant.slot, remnant.pid)
-            self._remnants[pidfd] = remnant
-            if not remnant.leader:
-                remains.tell(remnant)
-            self.loop.watch(pidfd, READ, partial(self._outlived, pidfd, remnant))
-            self.loop.at(pidfd, now() + remnant.stop_timeout, partial(self._end_remnant, remnant))
 
-    def _end_remnant(self, remnant: remains.Remnant) -> None:
-        _log.warning("%s: killing pid %d, of an earlier master", remnant.slot, remnant.pid)
-        remains.kill(remnant)
-
-    def _outlived(self, pidfd: int, remnant: remains.Remnant, _mask: int) -> None:
-        self.loop.unwatch(pidfd)
-        self.loop.cancel(pidfd)
-        del self._remnants[pidfd]
-        os.close(pidfd)
-        seat = self.seats.get(remnant.slot)
+    def _on_remnant_gone(self, slot: str, pid: int) -> None:
+        seat = self.seats.get(slot)
         if seat is None:
             return
-        seat.predecessors.discard(remnant.pid)
+        seat.predecessors.discard(pid)
         if not seat.predecessors and seat.wanted and not self.stopping:
-            self._happen(seat, Kind.START)
+            self.happen_to(seat, Kind.START)
 
     # --- one event of one seat ---------------------------------------------------------------
 
@@ -255,10 +235,10 @@ class Supervisor:
             seat.wanted = kind is not Kind.STOP
             if not seat.predecessors:
                 given = None if window_s is None else min(seat.policy.stop_timeout, window_s)
-                self._happen(seat, kind, window_s=given)
+                self.happen_to(seat, kind, window_s=given)
         self._wake_waiting()
 
-    def _happen(
+    def happen_to(
         self,
         seat: Seat,
         kind: Kind,
@@ -302,23 +282,26 @@ class Supervisor:
         match action:
             case Action.SPAWN:
                 seat.spawned_from = before
-                self._to_spawn.append(seat)
-                self.loop.at("spawn", now(), self._spawn_waiting)
+                self._nursery.want(seat)
             case Action.ASK_TO_STOP:
-                self._ask_to_stop(seat)
+                orders.stop(seat)
             case Action.ASK_TO_HURRY:
-                self._ask_to_hurry(seat)
+                orders.hurry(seat)
             case Action.DUMP_STACKS:
-                self._dump_stacks(seat)
+                orders.dump_stacks(seat)
             case Action.KILL:
-                self._kill(seat)
+                orders.kill(seat)
+
+    def on_spawned(self, seat: Seat) -> None:
+        """Note the start of a process, now that it has a pid."""
+        self._note_transition(seat, seat.spawned_from, State.STARTING)
 
     def _set_alarms(self, seat: Seat) -> None:
         deadline = seat.status.deadline
         if deadline is None:
             self.loop.cancel(seat.name)
         else:
-            self.loop.at(seat.name, deadline, partial(self._happen, seat, Kind.DEADLINE))
+            self.loop.at(seat.name, deadline, partial(self.happen_to, seat, Kind.DEADLINE))
 
     def _note_transition(self, seat: Seat, before: State, after: State) -> None:
         """Log and keep a transition: one line each, from this one place."""
@@ -349,123 +332,12 @@ class Supervisor:
             seat.fallen = ()
             self._watch_heartbeat(seat)
         if seat.status.state is State.FATAL and seat.job.required:
-            words = f"{seat.name} is FATAL: {seat.status.why}"
-            self._tell_starter(daemonize.last_word(ExitCode.FAILED, words))
+            self._outside.fatal(seat)
         if seat.status.state is State.FATAL and seat.job.on_fatal == "exit" and not self.stopping:
             _log.error("%s is FATAL and on_fatal = exit: draining everything", seat.name)
             self.begin_stop(exit_code=1)
         self._wake_waiting()
-        self._have_told()
-
-    # --- spawn -------------------------------------------------------------------------------
-
-    def _spawn_waiting(self) -> None:
-        """Fork what is to be started, many at once: see `process.spawn`."""
-        seats = [self._to_spawn.popleft() for _ in range(min(BATCH, len(self._to_spawn)))]
-        if self._to_spawn:
-            self.loop.at("spawn", now(), self._spawn_waiting)
-        prepared: list[tuple[Seat, Prepared]] = []
-        for seat in seats:
-            if seat.status.state is not State.STARTING:
-                # Somebody wanted it down before it was there to be told.
-                self._happen(seat, Kind.EXIT)
-                continue
-            seat.incarnation += 1
-            seat.page.forget_beat()
-            seat.exit = None
-            seat.forget_last_stop()
-            try:
-                prepared.append((seat, Prepared.make(partial(self._launch, seat))))
-            except SpawnError as error:
-                self._give_up(seat, error)
-        spawned = spawn([one for _, one in prepared])
-        for (seat, _), process in zip(prepared, spawned, strict=True):
-            if isinstance(process, SpawnError):
-                self._give_up(seat, process)
-            else:
-                self._welcome(seat, process)
-
-    def _give_up(self, seat: Seat, error: SpawnError) -> None:
-        seat.incarnation -= 1
-        self._stop_listening(seat)
-        _log.error("%s: %s", seat.name, error)
-        self._happen(seat, Kind.NOT_SPAWNED)
-
-    def _welcome(self, seat: Seat, process: Process) -> None:
-        seat.process = process
-        self._seat_of_pid[process.pid] = seat
-        self.loop.watch(process.pidfd, READ, lambda _mask: self._on_death(seat))
-        self._listen(seat, process)
-        self._note_transition(seat, seat.spawned_from, State.STARTING)
-        if seat.job.type == "program" and not seat.job.notify:
-            self._happen(seat, Kind.READY)
-
-    def _launch(self, seat: Seat, pipes: Pipes) -> tuple[child.Launch, Callable[[], int]]:
-        """Say what the new process is to become. The work itself runs in the child."""
-        job = seat.job
-        is_program = job.type == "program"
-        extra: dict[str, str] = {"SUPERVISOR_CONF": str(self.config.path)}
-        if job.notify:
-            extra["NOTIFY_SOCKET"] = str(self._listen_for(seat))
-        control_fd, report_fd = pipes.control[0], pipes.report[1]
-        launch = child.Launch(
-            name=seat.name,
-            title=seat.title,
-            mark=f"{self._instance}/{seat.name}",
-            parent=os.getpid(),
-            stdout=pipes.stdout[1],
-            stderr=pipes.stderr[1],
-            keep=() if is_program else (control_fd, report_fd),
-            state_dir=self.config.state_dir,
-            stop_timeout=job.stop_timeout,
-            death_signal=job.stop_signal if is_program else signal.SIGTERM,
-            directory=job.directory,
-            environment=partial(_environment, job, extra),
-            nofile=self._nofile,
-        )
-        if is_program:
-            return launch, partial(child.exec_program, job.command)
-        slot = Slot(
-            job=job,
-            process=seat.number,
-            incarnation=seat.incarnation,
-            supervisor=self.config.name,
-            instance=self._instance,
-            state_dir=self.config.state_dir,
-            page=seat.page,
-            control_fd=control_fd,
-            report_fd=report_fd,
-            fallen=seat.fallen,
-        )
-        return launch, partial(child.work, slot)
-
-    def _listen(self, seat: Seat, process: Process) -> None:
-        for fd, stream in process.streams():
-            source = Source(seat.job.kind, seat.job.name, seat.number, process.pid, stream)
-            on_line = partial(self._on_report, seat) if stream == "report" else None
-            self._capture.add(fd, source, on_line)
-
-    def _listen_for(self, seat: Seat) -> Path:
-        """Open the NOTIFY_SOCKET of a program that says itself when it is ready."""
-        self._stop_listening(seat)
-        listener = Listener(self.config.run_dir / f"{seat.name}.notify")
-        self._listeners[seat.name] = listener
-        self.loop.watch(listener.fileno(), READ, lambda _mask: self._on_notify(seat, listener))
-        return listener.path
-
-    def _stop_listening(self, seat: Seat) -> None:
-        listener = self._listeners.pop(seat.name, None)
-        if listener is not None:
-            self.loop.unwatch(listener.fileno())
-            listener.close()
-
-    def _on_notify(self, seat: Seat, listener: Listener) -> None:
-        if listener.take().get("READY") == "1":
-            self._happen(seat, Kind.READY)
-
-    def _on_report(self, seat: Seat, line: bytes) -> None:
-        if line == READY:
-            self._happen(seat, Kind.READY)
+        self._outside.changed()
 
     # --- heartbeat ---------------------------------------------------------------------------
 
@@ -482,114 +354,23 @@ class Supervisor:
                 now() - overdue_at + timeout,
                 timeout,
             )
-            self._happen(seat, Kind.HUNG)
+            self.happen_to(seat, Kind.HUNG)
             return
         look_again = now() + timeout if overdue_at is None else overdue_at
         if timeout >= EXACT_HEARTBEAT_S:
             look_again = on_the_second(look_again)
         self.loop.at((seat.name, "beat"), look_again, partial(self._watch_heartbeat, seat))
 
-    # --- stop of one process -----------------------------------------------------------------
-
-    def _ask_to_stop(self, seat: Seat) -> None:
-        if seat.process is None or seat.exit is not None:
-            descendants.signal_all(seat.leftovers, signal.SIGTERM)
-            return
-        if seat.flying_at_stop is None:
-            seat.flying_at_stop = len(seat.page.suspects())
-        reason = b"recycle" if seat.status.goal is Goal.UP else b"stop"
-        seat.process.tell(STOP + b" " + reason)
-        seat.process.signal(seat.job.stop_signal)
-        # A stopped process keeps the signal pending until it goes on.
-        seat.process.signal(signal.SIGCONT)
-
-    def _ask_to_hurry(self, seat: Seat) -> None:
-        if seat.process is not None and seat.exit is None:
-            seat.process.tell(FAST)
-        self._ask_to_stop(seat)
-
-    def _dump_stacks(self, seat: Seat) -> None:
-        # To a program SIGUSR2 may mean anything, or death.
-        if seat.process is not None and seat.exit is None and seat.job.type != "program":
-            seat.process.signal(signal.SIGUSR2)
-
-    def _kill(self, seat: Seat) -> None:
-        seat.killed = True
-        if seat.process is None:
-            return
-        _log.warning("%s: killing pid %d (%s)", seat.name, seat.process.pid, seat.status.why)
-        if seat.exit is None:
-            seat.process.kill_group()
-        else:
-            descendants.signal_all(seat.leftovers, signal.SIGKILL)
-
     # --- death -------------------------------------------------------------------------------
 
-    def _on_death(self, seat: Seat) -> None:
-        """Reap a process, and see what it has left. Its pidfd has turned readable."""
-        process = seat.process
-        assert process is not None, "a pidfd is watched only while its process is there"
-        how = process.reap()
-        if how is None:
-            return
-        seat.exit = how
-        self.loop.unwatch(process.pidfd)
-        self.loop.cancel((seat.name, "beat"))
-        self._stop_listening(seat)
-        self._capture.finish(fd for fd, _ in process.streams())
-        self._bury(seat)
+    def on_death(self, seat: Seat) -> None:
+        """See a dead process off; `_on_gone` follows when nothing of it is left."""
+        if self._burial.begin(seat):
+            self.loop.cancel((seat.name, "beat"))
+            self._nursery.forget(seat)
 
-    def _bury(self, seat: Seat) -> None:
-        """End what the dead process has left; it counts as gone when all of that is.
-
-        After a drained stop it is told first and killed at the deadline of the stop; after any
-        other death it is killed at once, so that its successor meets no half of it.
-        """
-        living = descendants.reap_orphans(self._living_leaders())
-        owners = {pid: other.name for pid, other in self._seat_of_pid.items()}
-        left = {
-            pid for pid in living if descendants.slot_of(pid, self._instance, owners) == seat.name
-        }
-        is_new = left - seat.leftovers
-        seat.leftovers = left
-        if not left:
-            self._gone(seat)
-        elif is_new:
-            asked = seat.status.state is State.STOPPING and not seat.killed
-            _log.info("%s: ending %d process(es) that it has left", seat.name, len(left))
-            descendants.signal_all(is_new, signal.SIGTERM if asked else signal.SIGKILL)
-
-    def _gone(self, seat: Seat) -> None:
-        process, how = seat.process, seat.exit
-        assert process is not None, "a seat is buried once"
-        assert how is not None, "a seat is buried after its death"
-        suspects = seat.page.suspects()
-        del self._seat_of_pid[process.pid]
-        process.close()
-        seat.process = seat.exit = None
-        seatlock.leave(self.config.state_dir, seat.name)
-        self._account(seat, len(suspects))
-        # A message that we have killed at the end of a stop has not killed anybody.
-        was_asked = seat.status.doom in (Cause.ASKED, Cause.RECYCLED)
-        self._mourn(seat, () if was_asked else suspects)
-        self._happen(seat, Kind.EXIT, how=how)
-
-    def _account(self, seat: Seat, abandoned: int) -> None:
-        seat.drained = max(0, (seat.flying_at_stop or 0) - abandoned)
-        seat.abandoned = abandoned
-        seat.page.set_in_flight(0)
-
-    def _mourn(self, seat: Seat, suspects: tuple[int, ...]) -> None:
-        """Hand the leases of the dead on: to its successor, and to a sibling who can act now."""
-        owner = f"{self._instance}/{seat.name}/{seat.incarnation}"
-        fallen = Fallen(owner, suspects)
-        seat.fallen = (*seat.fallen, fallen)
-        for sibling in self.seats.values():
-            is_able = sibling.status.state is State.RUNNING and sibling.process is not None
-            if sibling.job is seat.job and sibling is not seat and is_able:
-                assert sibling.process is not None, "checked the line before"
-                if sibling.process.tell(FALLEN + b" " + fallen.encode()):
-                    return
+    def _on_gone(self, seat: Seat, how: Exit) -> None:
+        self.happen_to(seat, Kind.EXIT, how=how)
 
     def _record_death(self, seat: Seat, how: Exit, cause: Cause) -> None:
         death = seat.remember(how, cause, now())
@@ -601,9 +382,6 @@ class Supervisor:
             return
         error = f"exit {how.code}" if how.signal is None else f"signal {death.signal}"
         _log.warning("%s stopped with error: %s", name, error, extra=fields)
-
-    def _living_leaders(self) -> set[int]:
-        return {pid for pid, seat in self._seat_of_pid.items() if seat.exit is None}
 
     # --- signals, and the stop of everything -------------------------------------------------
 
@@ -619,16 +397,9 @@ class Supervisor:
             self._deaf_until = now() + SAME_PRESS_S
             self.press_stop()
         if signal.SIGCHLD in arrived:
-            self._sweep()
-
-    def _sweep(self) -> None:
-        """Reap orphans that have died, and see whose burial can go on."""
-        descendants.reap_orphans(self._living_leaders())
-        for seat in list(self._seat_of_pid.values()):
-            if seat.exit is not None:
-                self._bury(seat)
-        if self.stopping:
-            self._end_orphans()
+            self._burial.sweep()
+            if self.stopping:
+                self._end_orphans()
 
     def press_stop(self) -> None:
         """Stop everything: gracefully, at the second press fast, at the third by killing."""
@@ -641,7 +412,7 @@ class Supervisor:
         self._stop_by = min(self._stop_by, now() + (1.0 if kind is Kind.FAST else 0.0))
         _log.warning("asked to stop again: %s", "fast" if kind is Kind.FAST else "killing")
         for seat in self.seats.values():
-            self._happen(seat, kind)
+            self.happen_to(seat, kind)
         self._end_others_in_time()
 
     def begin_stop(self, *, window_s: float | None = None, exit_code: int | None = None) -> None:
@@ -657,13 +428,12 @@ class Supervisor:
         if window_s is not None:
             window = min(window, window_s)
         self._stop_by = now() + window
-        self._notifier.send("STOPPING=1", "STATUS=draining")
-        self._show_title("draining")
+        self._outside.stopping()
         _log.info("stopping: draining everything within %gs", window)
         for seat in self.seats.values():
             seat.forget_last_stop()
             given = min(seat.policy.stop_timeout, window)
-            self._happen(seat, Kind.STOP, window_s=given)
+            self.happen_to(seat, Kind.STOP, window_s=given)
         self._end_others_in_time()
         self._end_orphans()
 
@@ -674,19 +444,18 @@ class Supervisor:
         self._stop_by = now() + window_s
         _log.info("stopping: draining everything within %gs", window_s)
         for seat in self.seats.values():
-            self._happen(seat, Kind.STOP, window_s=window_s)
+            self.happen_to(seat, Kind.STOP, window_s=window_s)
         self._end_others_in_time()
 
     def _end_others_in_time(self) -> None:
         """Let the deadline of the stop hold for what belongs to no seat of ours as well."""
-        for pidfd, remnant in self._remnants.items():
-            self.loop.at(pidfd, self._stop_by, partial(self._end_remnant, remnant))
+        self._vigil.end_by(self._stop_by)
         if self._orphans_told:
             self.loop.at("orphans", self._stop_by, self._kill_orphans)
 
     def _end_orphans(self) -> None:
         """End the orphans that no job could be made answerable for, when all jobs are gone."""
-        if self._seat_of_pid or not self.stopping:
+        if self._seats.by_pid or not self.stopping:
             return
         orphans = descendants.reap_orphans(())
         if not orphans:
@@ -703,7 +472,7 @@ class Supervisor:
             self.loop.at("orphans", now() + 1.0, self._kill_orphans)
 
     def _is_over(self) -> bool:
-        if not self.stopping or self._seat_of_pid or self._remnants:
+        if not self.stopping or self._seats.by_pid or self._vigil:
             return False
         if any(not seat.at_rest for seat in self.seats.values()):
             return False
@@ -741,9 +510,7 @@ class Supervisor:
     @property
     def ready(self) -> bool:
         """Say whether every process of every required job is ready."""
-        return not self.stopping and all(
-            seat.status.ready for seat in self.seats.values() if seat.job.required
-        )
+        return self._seats.ready and not self.stopping
 
     @property
     def jobs(self) -> Mapping[str, list[str]]:
@@ -765,45 +532,6 @@ class Supervisor:
         for condition, then in waiting:
             self.when(condition, then)
 
-    def _have_told(self) -> None:
-        """Tell the outside at the end of this turn, once, however much has changed in it."""
-        self.loop.at("outside", now(), self._tell_outside)
-
-    def _tell_outside(self) -> None:
-        if self.stopping:
-            return
-        if self.ready and not self._was_ready:
-            self._was_ready = True
-            self._show_title("ready")
-            _log.info("ready: every required job is")
-            self._notifier.send("READY=1")
-            self._tell_starter(daemonize.READY)
-        self._notifier.send(f"STATUS={self.summary()}")
-
-    def _tell_starter(self, word: bytes) -> None:
-        if self._ready_fd is not None:
-            try:
-                os.write(self._ready_fd, word)
-            except BrokenPipeError:
-                _log.warning("nobody waited for this supervisor to be ready")
-            os.close(self._ready_fd)
-            self._ready_fd = None
-
-    def _show_title(self, state: str) -> None:
-        title = f"supervisor: master [{self.config.name}] {self.config.path} ({state})"
-        setproctitle.setproctitle(title)
-
-    def summary(self) -> str:
-        """Say in a few words how it goes, as STATUS= in `systemctl status`."""
-        total = len(self.seats)
-        ready = sum(seat.status.ready for seat in self.seats.values())
-        trouble = [
-            f"{seat.name} {seat.status.state.name}"
-            for seat in self.seats.values()
-            if seat.status.state in (State.BACKOFF, State.FATAL)
-        ]
-        return "; ".join([f"{ready} of {total} ready", *trouble[:3]])
-
     def master_row(self) -> protocol.MasterStatus:
         """Give the line of `status` about the master itself."""
         return {
@@ -817,21 +545,7 @@ class Supervisor:
             "generation": 1,
         }
 
-    def _pat_watchdog(self) -> None:
-        """Tell systemd that a turn of the loop came to its end; by deadline, not when idle.
-
-        A third of the limit leaves room for two that come late. Source: sd_watchdog_enabled(3)
-        """
-        assert self._notifier.watchdog_s is not None, "armed only where systemd asked for it"
-        self._notifier.send("WATCHDOG=1")
-        self.loop.at("watchdog", now() + self._notifier.watchdog_s / 3, self._pat_watchdog)
-
 
 def _chance() -> float:
     """Give a number in [0, 1). From the kernel: `random` would load libcrypto into every fork."""
     return int.from_bytes(os.urandom(4)) / 2**32
-
-
-def _environment(job: Job, extra: Mapping[str, str]) -> dict[str, str]:
-    """Put the environment of a job together, secrets included. Runs in: child."""
-    return {**extra, **{key: value.reveal() for key, value in job.environment.items()}}

@@ -21,7 +21,7 @@ LAYERS = (
     "cli",
     "launch queue_commands",
     "console supervisor",
-    "verbs client render",
+    "verbs client render nursery burial orders outside vigil",
     "control capture probe preload seat remains",
     "logs process descendants slot",
     "config child sink ring",

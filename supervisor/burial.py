@@ -1,0 +1,108 @@
+"""The burial: what follows when a process has died, until its seat is free again.
+
+Its status is reaped, its last words are read, and what it has left behind is ended; only when all
+of that is gone does the state machine hear of the death, so that a successor never meets half of
+its predecessor. Its leases go to the successor, and to a sibling who can act at once.
+Runs in: supervisor.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from supervisor import descendants, seatlock
+from supervisor.capture import Capture
+from supervisor.loop import Loop
+from supervisor.process import Exit
+from supervisor.seat import Seat, Seats
+from supervisor.slot import FALLEN, Fallen
+from supervisor.states import Cause, State
+
+_log = logging.getLogger("supervisor")
+
+
+class Burial:
+    """Sees processes off. `gone` is called once for each, when nothing of it is left."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        instance: str,
+        loop: Loop,
+        capture: Capture,
+        seats: Seats,
+        gone: Callable[[Seat, Exit], None],
+    ) -> None:
+        self._state_dir = state_dir
+        self._instance = instance
+        self._loop = loop
+        self._capture = capture
+        self._seats = seats
+        self._report = gone
+
+    def begin(self, seat: Seat) -> bool:
+        """Reap a process whose pidfd has turned readable; False when it lives after all."""
+        process = seat.process
+        assert process is not None, "a pidfd is watched only while its process is there"
+        seat.exit = process.reap()
+        if seat.exit is None:
+            return False
+        self._loop.unwatch(process.pidfd)
+        self._capture.finish(fd for fd, _ in process.streams())
+        self._go_on(seat)
+        return True
+
+    def sweep(self) -> None:
+        """Reap orphans that have died, and see whose burial can go on. SIGCHLD says when."""
+        descendants.reap_orphans(self._seats.living_pids())
+        for seat in list(self._seats.by_pid.values()):
+            if seat.exit is not None:
+                self._go_on(seat)
+
+    def _go_on(self, seat: Seat) -> None:
+        """End what the dead process has left; it counts as gone when all of that is.
+
+        After a drained stop it is told first and killed at the deadline of the stop; after any
+        other death it is killed at once, so that its successor meets no half of it.
+        """
+        living = descendants.reap_orphans(self._seats.living_pids())
+        owners = {pid: other.name for pid, other in self._seats.by_pid.items()}
+        left = {
+            pid for pid in living if descendants.slot_of(pid, self._instance, owners) == seat.name
+        }
+        is_new = left - seat.leftovers
+        seat.leftovers = left
+        if not left:
+            self._end(seat)
+        elif is_new:
+            asked = seat.status.state is State.STOPPING and not seat.killed
+            _log.info("%s: ending %d process(es) that it has left", seat.name, len(left))
+            descendants.signal_all(is_new, signal.SIGTERM if asked else signal.SIGKILL)
+
+    def _end(self, seat: Seat) -> None:
+        process, how = seat.process, seat.exit
+        assert process is not None, "a seat is buried once"
+        assert how is not None, "a seat is buried after its death"
+        suspects = seat.page.suspects()
+        del self._seats.by_pid[process.pid]
+        process.close()
+        seat.process = seat.exit = None
+        seatlock.leave(self._state_dir, seat.name)
+        seat.account(abandoned=len(suspects))
+        # A message that we have killed at the end of a stop has not killed anybody.
+        was_asked = seat.status.doom in (Cause.ASKED, Cause.RECYCLED)
+        self._mourn(seat, () if was_asked else suspects)
+        self._report(seat, how)
+
+    def _mourn(self, seat: Seat, suspects: tuple[int, ...]) -> None:
+        """Hand the leases of the dead on: to its successor, and to a sibling who can act now."""
+        owner = f"{self._instance}/{seat.name}/{seat.incarnation}"
+        fallen = Fallen(owner, suspects)
+        seat.fallen = (*seat.fallen, fallen)
+        for sibling in self._seats.of(seat.job):
+            living = sibling.living if sibling.status.state is State.RUNNING else None
+            if living is not None and living.tell(FALLEN + b" " + fallen.encode()):
+                return

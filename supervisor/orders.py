@@ -1,0 +1,58 @@
+"""What the master tells one process: to stop, to hurry, to show its stacks, to die.
+
+The state machine decides when; here is how. Each order goes to the process while it lives and,
+when it is dead, to what it has left behind. Runs in: supervisor.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+
+from supervisor import descendants
+from supervisor.seat import Seat
+from supervisor.slot import FAST, STOP
+from supervisor.states import Goal
+
+_log = logging.getLogger("supervisor")
+
+
+def stop(seat: Seat) -> None:
+    """Ask for a drain, by the control pipe and by the stop signal; repeated until it is gone."""
+    process = seat.living
+    if process is None:
+        descendants.signal_all(seat.leftovers, signal.SIGTERM)
+        return
+    if seat.flying_at_stop is None:
+        seat.flying_at_stop = len(seat.page.suspects())
+    reason = b"recycle" if seat.status.goal is Goal.UP else b"stop"
+    process.tell(STOP + b" " + reason)
+    process.signal(seat.job.stop_signal)
+    # A stopped process keeps the signal pending until it goes on.
+    process.signal(signal.SIGCONT)
+
+
+def hurry(seat: Seat) -> None:
+    """Give what is in flight one second more."""
+    if seat.living is not None:
+        seat.living.tell(FAST)
+    stop(seat)
+
+
+def dump_stacks(seat: Seat) -> None:
+    """Have the process write its Python stacks to its stderr, even with the GIL held."""
+    # To a program SIGUSR2 may mean anything, or death.
+    if seat.living is not None and seat.job.type != "program":
+        seat.living.signal(signal.SIGUSR2)
+
+
+def kill(seat: Seat) -> None:
+    """Kill the process with its group, or what it has left."""
+    seat.killed = True
+    if seat.process is None:
+        return
+    _log.warning("%s: killing pid %d (%s)", seat.name, seat.process.pid, seat.status.why)
+    if seat.living is not None:
+        seat.living.kill_group()
+    else:
+        descendants.signal_all(seat.leftovers, signal.SIGKILL)

@@ -1,0 +1,100 @@
+"""What the master says of itself to the outside, unasked: `ps`, systemd, and who has started it.
+
+Runs in: supervisor.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import setproctitle
+
+from supervisor import daemonize
+from supervisor.config import Config
+from supervisor.errors import ExitCode
+from supervisor.loop import Loop, now
+from supervisor.notify import Notifier
+from supervisor.seat import Seat, Seats
+from supervisor.states import State
+
+_log = logging.getLogger("supervisor")
+
+
+class Outside:
+    """The title in `ps`, the words of sd_notify, and the one word to `start --daemonize`."""
+
+    def __init__(self, config: Config, loop: Loop, seats: Seats, ready_fd: int | None) -> None:
+        self._config = config
+        self._loop = loop
+        self._seats = seats
+        self._ready_fd = ready_fd
+        self._was_ready = False
+        self._is_stopping = False
+        self._notifier = Notifier.from_environment()
+        self._show_title("starting")
+
+    def watch(self) -> None:
+        """Begin to tell systemd that we live, where it asked for that."""
+        if self._notifier.watchdog_s:
+            self._pat_watchdog()
+
+    def changed(self) -> None:
+        """Tell what has become of us at the end of this turn, once, however much has changed."""
+        self._loop.at(self, now(), self._tell)
+
+    def stopping(self) -> None:
+        """Tell that everything drains now."""
+        self._is_stopping = True
+        self._notifier.send("STOPPING=1", "STATUS=draining")
+        self._show_title("draining")
+
+    def fatal(self, seat: Seat) -> None:
+        """Tell the one who has started us that a required job will not come up."""
+        words = f"{seat.name} is FATAL: {seat.status.why}"
+        self._tell_starter(daemonize.last_word(ExitCode.FAILED, words))
+
+    def _tell(self) -> None:
+        if self._is_stopping:
+            return
+        if self._seats.ready and not self._was_ready:
+            self._was_ready = True
+            self._show_title("ready")
+            _log.info("ready: every required job is")
+            self._notifier.send("READY=1")
+            self._tell_starter(daemonize.READY)
+        self._notifier.send(f"STATUS={self._summary()}")
+
+    def _summary(self) -> str:
+        """Say in a few words how it goes, for `systemctl status`."""
+        seats = list(self._seats.by_name.values())
+        ready = sum(seat.status.ready for seat in seats)
+        trouble = [
+            f"{seat.name} {seat.status.state.name}"
+            for seat in seats
+            if seat.status.state in (State.BACKOFF, State.FATAL)
+        ]
+        return "; ".join([f"{ready} of {len(seats)} ready", *trouble[:3]])
+
+    def _tell_starter(self, word: bytes) -> None:
+        if self._ready_fd is None:
+            return
+        try:
+            os.write(self._ready_fd, word)
+        except BrokenPipeError:
+            _log.warning("nobody waited for this supervisor to be ready")
+        os.close(self._ready_fd)
+        self._ready_fd = None
+
+    def _show_title(self, state: str) -> None:
+        config = self._config
+        setproctitle.setproctitle(f"supervisor: master [{config.name}] {config.path} ({state})")
+
+    def _pat_watchdog(self) -> None:
+        """Say that a turn of the loop came to its end; by deadline, not when idle.
+
+        A third of the limit leaves room for two that come late. Source: sd_watchdog_enabled(3)
+        """
+        assert self._notifier.watchdog_s is not None, "armed only where systemd asked for it"
+        self._notifier.send("WATCHDOG=1")
+        self._loop.at("watchdog", now() + self._notifier.watchdog_s / 3, self._pat_watchdog)
