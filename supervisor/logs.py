@@ -66,6 +66,7 @@ class Speaker:
 
     def say(self, lines: bytes, *, partial: bool = False) -> None:
         """Log captured lines, given without the last newline."""
+        self._log.catch_up()
         stamp = self._log.stamp()
         rendered = self._renderer.captured(stamp, lines, partial=partial)
         self.sink.put(rendered, lines.count(b"\n") + 1, self._name)
@@ -73,6 +74,7 @@ class Speaker:
 
     def report(self, line: bytes) -> None:
         """Log a record that the process has sent as JSON."""
+        self._log.catch_up()
         self.record(read_record(line, self._log.stamp()))
 
     def record(self, record: Record, *, urgent: bool = False) -> None:
@@ -164,7 +166,7 @@ class Log:
         """Have the master's record written at the end of this turn of the loop, in its order.
 
         What the record is about (a fork, a kill) goes first: rendering three lines takes as long
-        as a fork. `flush`, `tail` and `close` bring in what still waits.
+        as a fork. Whatever else is to be written or shown brings in first what still waits.
         """
         if self._loop is None:
             write()
@@ -173,14 +175,15 @@ class Log:
             self._loop.at(self, now() + _AFTER_THE_TURN_S, self.flush)
         self._waiting.append(write)
 
-    def _write_waiting(self) -> None:
+    def catch_up(self) -> None:
+        """Write what `later` has put off: what caused a line stands before it."""
         waiting, self._waiting = self._waiting, []
         for write in waiting:
             write()
 
     def tail(self, name: str, count: int) -> list[str]:
         """Give the last lines of `master` or of a process like `orders:0`; none of an unknown."""
-        self._write_waiting()
+        self.catch_up()
         ring = self._rings.get(name)
         return ring.last(count) if ring is not None else []
 
@@ -203,7 +206,7 @@ class Log:
 
     def flush(self) -> None:
         """Write what the outlets take now."""
-        self._write_waiting()
+        self.catch_up()
         for sink in self._all():
             sink.flush()
 
@@ -214,7 +217,7 @@ class Log:
 
     def close(self, patience_s: float = 1.0) -> None:
         """Write what is left, waiting no longer than that for slow readers, and close."""
-        self._write_waiting()
+        self.catch_up()
         deadline = now() + patience_s
         for sink in self._all():
             _drain(sink, deadline)

@@ -1,0 +1,166 @@
+"""Processes that live and do nothing: found by their board, shown by their stacks, replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.conftest import Supervise
+from tests.helpers.ledger import SOURCE, Ledger
+from tests.helpers.sections import section
+
+HANGS = '''
+import itertools
+import re
+import signal
+from ledger import is_open, note, sit
+
+def steady(context):
+    sit(context.name)
+    context.wait(1e6)
+
+def adds_up_for_ever(context):
+    """Never come back from C, and never let the GIL go."""
+    sit(context.name)
+    context.beat()
+    sum(itertools.repeat(0))
+
+def matches_for_ever(context):
+    sit(context.name)
+    context.beat()
+    re.match("(a*)*b", "a" * 64)
+
+def waits_outside(context):
+    sit(context.name)
+    context.beat()
+    while True:
+        signal.pause()
+
+def never_beats(context):
+    sit(context.name)
+    while True:
+        signal.pause()
+
+def parks(context):
+    sit(context.name)
+    context.beat()
+    context.wait(1e6)
+
+def hangs_at_stop(context):
+    sit(context.name)
+    context.wait(1e6)
+    note("stopping")
+    sum(itertools.repeat(0))
+
+def handle(message, context):
+    note("handled", message.id)
+'''
+
+MODULES = {"ledger": SOURCE, "hangs": HANGS}
+
+STEADY = section("steady", target="hangs:steady", backoff=0)
+
+
+def hanging(target: str, **keys: object) -> str:
+    usual = {
+        "heartbeat_timeout": "300ms",
+        "backoff": "10ms",
+        "max_failures": 2,
+        "stop_timeout": "300ms",
+    }
+    return section("hangs", target=f"hangs:{target}", **(usual | keys))
+
+
+@pytest.mark.parametrize("target", ["adds_up_for_ever", "matches_for_ever", "waits_outside"])
+def test_a_hang_is_shown_killed_and_a_failure(supervise: Supervise, target: str) -> None:
+    supervisor = supervise(STEADY + hanging(target, required="no"), MODULES)
+    steady = supervisor.process("steady:0")["pid"]
+    fatal = supervisor.wait_state("hangs:0", "FATAL")
+    assert fatal["restarts"] == 1
+    assert fatal["failures"] == 2
+    assert (fatal["last_exit"]["signal"], fatal["last_exit"]["cause"]) == ("KILL", "hung")
+    lines = supervisor.log_lines()
+    said = next(i for i, line in enumerate(lines) if "no heartbeat for " in line["message"])
+    stack = next(i for i, line in enumerate(lines) if f"in {target}" in line["message"])
+    killed = next(i for i, line in enumerate(lines) if "hangs:0: killing" in line["message"])
+    assert said < stack
+    assert said < killed
+    assert lines[said]["level"] == "error"
+    assert lines[stack]["stream"] == "stderr"
+    assert lines[stack]["job"] == "hangs"
+    assert len(Ledger(supervisor).pids("sit", "hangs:0")) == 2
+    assert supervisor.process("steady:0")["pid"] == steady
+
+
+def test_a_stopped_consumer_is_killed_and_replaced(supervise: Supervise) -> None:
+    jobs = section(
+        "orders",
+        type="queue",
+        url="sqlite:///queue.db",
+        topics="orders",
+        handler="hangs:handle",
+        heartbeat_timeout="2s",
+        backoff=0,
+    )
+    supervisor = supervise(STEADY + jobs, MODULES)
+    pid = supervisor.process("orders:0")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    row = supervisor.wait_process("orders:0", lambda row: row["restarts"] == 1 and row["ready"])
+    assert (row["last_exit"]["signal"], row["last_exit"]["cause"]) == ("KILL", "hung")
+    assert supervisor.cli("publish", "orders", '{"n": 1}', "--id", "one").returncode == 0
+    Ledger(supervisor).wait("handled", "one")
+
+
+def test_who_never_beats_or_parks_is_no_hang(supervise: Supervise) -> None:
+    quiet = section(
+        "quiet", target="hangs:never_beats", heartbeat_timeout="100ms", stop_timeout="300ms"
+    )
+    parked = section(
+        "parked", target="hangs:parks", heartbeat_timeout="100ms", stop_timeout="300ms"
+    )
+    off = section("off", target="hangs:waits_outside", heartbeat_timeout="0", stop_timeout="300ms")
+    # A program has no board; were it watched, the default of its kind would hold for it.
+    program = section("program", command="sleep 1000")
+    supervisor = supervise(quiet + parked + off + program + hanging("waits_outside"), MODULES)
+    pids = {name: supervisor.process(f"{name}:0")["pid"] for name in ("quiet", "parked", "off")}
+    # Two hangs with three times their patience: theirs would have been noticed long before.
+    supervisor.wait_state("hangs:0", "FATAL")
+    assert {name: supervisor.process(f"{name}:0")["pid"] for name in pids} == pids
+
+
+def test_a_hang_at_the_stop_is_shown_and_killed_in_time(supervise: Supervise) -> None:
+    jobs = section("hangs", target="hangs:hangs_at_stop", stop_timeout="1s")
+    supervisor = supervise(STEADY + jobs, MODULES)
+    done = supervisor.cli("stop")
+    assert done.returncode == 1
+    assert "killed: hangs:0" in done.stdout
+    assert supervisor.wait_exit() == 0
+    assert any("in hangs_at_stop" in message for message in supervisor.messages("hangs"))
+
+
+def test_a_hang_of_one_process_leaves_its_siblings_alone(supervise: Supervise) -> None:
+    modules = MODULES | {
+        "mixed": """
+import signal
+from ledger import sit
+
+def run(context):
+    sit(context.name)
+    context.beat()
+    while context.process != 1:
+        if context.wait(0.05):
+            return
+        context.beat()
+    while True:
+        signal.pause()
+"""
+    }
+    keys = {"heartbeat_timeout": "300ms", "stop_timeout": "300ms", "backoff": 0}
+    jobs = section("mixed", target="mixed:run", processes=3, **keys)
+    supervisor = supervise(jobs, modules)
+    supervisor.wait_process("mixed:1", lambda row: row["restarts"] >= 2)
+    rows = supervisor.status()["processes"]
+    assert [row["restarts"] for row in rows if row["name"] != "mixed:1"] == [0, 0]
+    assert Ledger(supervisor).no_twins()
