@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import resource
@@ -19,12 +18,6 @@ from supervisor import child, kernel, seatlock
 from supervisor.errors import SpawnError
 from supervisor.process import Exit, Pipes, Prepared, Process
 from supervisor.process import spawn as spawn_all
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """End the watchdog thread of pytest's faulthandler_timeout: only one thread may fork."""
-    faulthandler.cancel_dump_traceback_later()
 
 
 def launcher(
