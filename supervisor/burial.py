@@ -12,6 +12,7 @@ import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from supervisor import descendants, seatlock
 from supervisor.capture import Capture
@@ -20,6 +21,8 @@ from supervisor.process import Exit
 from supervisor.seat import Seat, Seats
 from supervisor.slot import FALLEN, Fallen
 from supervisor.states import Cause, State
+
+TYPES_WITH_LEASES: Final = frozenset({"queue"})
 
 _log = logging.getLogger("supervisor")
 
@@ -99,10 +102,13 @@ class Burial:
 
     def _mourn(self, seat: Seat, suspects: tuple[int, ...]) -> None:
         """Hand the leases of the dead on: to its successor, and to a sibling who can act now."""
+        if seat.job.type not in TYPES_WITH_LEASES:
+            return
         owner = f"{self._instance}/{seat.name}/{seat.incarnation}"
         fallen = Fallen(owner, suspects)
         seat.fallen = (*seat.fallen, fallen)
+        order = FALLEN + b" " + fallen.encode()
         for sibling in self._seats.of(seat.job):
             living = sibling.living if sibling.status.state is State.RUNNING else None
-            if living is not None and living.tell(FALLEN + b" " + fallen.encode()):
+            if living is not None and living.tell(order):
                 return
