@@ -32,6 +32,10 @@ def sit(slot):
         words = line.split()
         if words[:2] == ["sit", slot] and _birth(words[-1]) == words[2]:
             note("twin", slot, words[-1])
+    join(slot)
+
+def join(slot):
+    """Say that we were begun by the process of this slot, and count as a part of it."""
     note("sit", slot, _birth(os.getpid()))
 
 def has(*words):
