@@ -12,6 +12,7 @@ TEST_STAMP := $(VENV)/.installed-for-tests
 # The first interpreter that is new enough; evaluated only where it is used.
 INTERPRETER = $(shell for name in python3 python3.11 python3.12 python3.13 python3.14; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$name"; break; }; done)
+WHO := import sys; print(sys.base_prefix, sys.version)
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT = $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0
 CONF ?= etc/workers.ini
@@ -56,8 +57,10 @@ $(STAMP): setup.cfg setup.py pyproject.toml
 	@# Debian's python3 has venv but not ensurepip, which python3-venv brings (python3.12-venv for a python3.12).
 	@$(INTERPRETER) -c 'import ensurepip, venv' 2>/dev/null || { \
 		$(APT) update && $(APT) install -y $(INTERPRETER)-venv; }
-	$(INTERPRETER) -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable .
+	@# An environment of another interpreter cannot be mended, only made anew.
+	@cmp -s <($(INTERPRETER) -c '$(WHO)') <($(PYTHON) -c '$(WHO)' 2>/dev/null) || { \
+		echo "$(INTERPRETER) -m venv --clear $(VENV)"; $(INTERPRETER) -m venv --clear $(VENV); }
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable .
 	@touch $@
 
 $(TEST_STAMP): $(STAMP)
