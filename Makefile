@@ -15,6 +15,8 @@ INTERPRETER = $(shell for name in python3 python3.11 python3.12 python3.13 pytho
 WHO := import sys; print(sys.base_prefix, sys.version)
 SUDO = $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT = $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0
+# The compat mode puts this folder on the path; a finder would be asked at every import.
+INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat
 CONF ?= etc/workers.ini
 PYTEST_ARGS ?=
 
@@ -60,11 +62,13 @@ $(STAMP): setup.cfg setup.py pyproject.toml
 	@# An environment of another interpreter cannot be mended, only made anew.
 	@cmp -s <($(INTERPRETER) -c '$(WHO)') <($(PYTHON) -c '$(WHO)' 2>/dev/null) || { \
 		echo "$(INTERPRETER) -m venv --clear $(VENV)"; $(INTERPRETER) -m venv --clear $(VENV); }
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable .
+	$(INSTALL) --editable .
+	@# Compiled once, as an ordinary install is; PYTHONDONTWRITEBYTECODE would have every command compile anew.
+	$(PYTHON) -m compileall -q supervisor workers
 	@touch $@
 
 $(TEST_STAMP): $(STAMP)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(INSTALL) --editable '.[test]'
 	@touch $@
 
 # Integration tests boot a real systemd in namespaces of its own; without root they are skipped.
