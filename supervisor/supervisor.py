@@ -23,6 +23,7 @@ from typing import Final
 
 from supervisor import (
     __version__,
+    bytecode,
     descendants,
     kernel,
     orders,
@@ -69,7 +70,8 @@ def run(config: Config, *, ready_fd: int | None = None) -> int:
     """
     locks = _take_locks(config)
     try:
-        problems = probe(config, PROBE_S)
+        with bytecode.kept_in(config.state_dir):
+            problems = probe(config, PROBE_S)
         if problems:
             raise ConfigError(*problems)
         return Supervisor(config, ready_fd).run()

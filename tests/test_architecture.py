@@ -29,10 +29,10 @@ LAYERS = (
     "ini settings",
     "values",
     "loop states board",
-    "signals errors secret kernel",
+    "signals errors secret kernel bytecode",
 )
 
-SEEN_BY_WORKERS = {f"supervisor.{name}" for name in ("board", "client", "config", "errors", "slot")}
+SEEN_BY_WORKERS = {f"supervisor.{name}" for name in ("board", "bytecode", "client", "config", "errors", "slot")}
 
 SEEN_BY_SOURCES = {"workers.base", "supervisor.errors"}
 

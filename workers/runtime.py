@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from supervisor import bytecode
 from supervisor.board import Phase
 from supervisor.errors import ConfigError, ExitCode, SupervisorError
 from supervisor.slot import Slot
@@ -59,6 +60,7 @@ class Child:
 
     def ready(self) -> None:
         """Tell the master, and `ps`, that the work can begin."""
+        bytecode.look_beside_sources(self.slot.state_dir)
         self.slot.page.enter(Phase.WORKING)
         self.title.show("ready", time.monotonic(), at_once=True)
         self.report.ready()
@@ -77,6 +79,7 @@ def main(slot: Slot, work: Callable[[Child], int] | None = None) -> int:
 
 def _begin(slot: Slot) -> Child:
     slot.page.enter(Phase.SETUP)
+    bytecode.look_in(slot.state_dir)
     report = Report(slot.report_fd)
     take_over_logging(report)
     os.register_at_fork(after_in_child=report.forget)
