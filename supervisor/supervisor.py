@@ -118,7 +118,6 @@ class Supervisor:
         self._inbox: deque[tuple[Seat, Event, Exit | None]] = deque()
         self._is_at_work = False
         self._outside = Outside(config, self.loop, self._seats, ready_fd)
-        self._vigil = Vigil(self.loop, self._on_remnant_gone)
 
     def run(self) -> int:
         """Boot, go round the loop until everything has been stopped, and leave."""
@@ -211,17 +210,15 @@ class Supervisor:
 
     def _meet_remains(self) -> None:
         """Let what an earlier master left come to its end before its seat is filled again."""
-        for remnant in self._vigil.begin(self.config.state_dir, self._instance):
-            seat = self.seats.get(remnant.slot)
-            if seat is not None:
-                seat.predecessors.add(remnant.pid)
+        self._vigil = Vigil(self.config.state_dir, self._instance, self.loop, self._on_remnants)
+        self._vigil.begin()
 
-    def _on_remnant_gone(self, slot: str, pid: int) -> None:
+    def _on_remnants(self, slot: str, pids: set[int]) -> None:
         seat = self.seats.get(slot)
         if seat is None:
             return
-        seat.predecessors.discard(pid)
-        if not seat.predecessors and seat.wanted and not self.stopping:
+        waited, seat.predecessors = bool(seat.predecessors), pids
+        if waited and not pids and seat.wanted and not self.stopping:
             self.happen_to(seat, Kind.START)
 
     # --- one event of one seat ---------------------------------------------------------------
