@@ -69,6 +69,7 @@ class Nursery:
         self._parent = parent
         self._waiting: deque[Seat] = deque()
         self._listeners: dict[str, Listener] = {}
+        self._numbers: dict[str, int] = {}
         self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
         # Each process costs the master five descriptors; children get the old limit back.
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._nofile[1], self._nofile[1]))
@@ -174,7 +175,10 @@ class Nursery:
     def _listen_for(self, seat: Seat) -> Path:
         """Open the NOTIFY_SOCKET of a program that says itself when it is ready."""
         self.forget(seat)
-        listener = Listener(self._config.run_dir / f"{seat.name}.notify")
+        # Not the name of the seat: the path would be too long for a socket where that of the
+        # control socket just fits.
+        number = self._numbers.setdefault(seat.name, len(self._numbers))
+        listener = Listener(self._config.run_dir / f"n{number}")
         self._listeners[seat.name] = listener
         self._loop.watch(listener.fileno(), READ, lambda _mask: self._on_notify(seat, listener))
         return listener.path
