@@ -99,9 +99,13 @@ class Judge:
 def _in_words(error: BaseException | None) -> str:
     if error is None:
         return ""
+    try:
+        text = str(error)
+    except Exception:  # its own __str__ fails; what it is about is lost, the message is not
+        return type(error).__name__
     if isinstance(error, (Skip, Reject, Retry, Crashed)):
-        return str(error) or type(error).__name__
-    return f"{type(error).__name__}: {error}"
+        return text or type(error).__name__
+    return f"{type(error).__name__}: {text}"
 
 
 def _trace(error: BaseException) -> BaseException | None:

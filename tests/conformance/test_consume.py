@@ -86,6 +86,17 @@ def test_failures_are_retried_and_then_dead(
     assert one.said("message is dead: ValueError: failure 4")
 
 
+def test_an_error_that_cannot_be_shown_is_a_failure_like_any_other(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("t", {"speechless": True}, 1)
+    one = nursery.fork(shop.job(bench.url, journal.path, retries=0))
+    one.until(empty(bench))
+    assert stop(one) == 0
+    assert [letter.error for letter in bench.letters("t")] == ["Speechless"]
+    assert set(journal.counts("end").values()) == {1}
+
+
 def test_without_retries_and_dead_letters_a_failure_is_dropped(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:

@@ -57,6 +57,14 @@ def write(context: Context, word: str, what: object) -> None:
     os.close(fd)
 
 
+class Speechless(Exception):
+    """An error that cannot even be shown."""
+
+    def __str__(self) -> str:
+        """Fail at it."""
+        raise RuntimeError("no words")
+
+
 def handle(message: Message, context: Context) -> None:
     """Do what the data says; plain data is simply handled."""
     write(context, "begin", message.id)
@@ -66,6 +74,8 @@ def handle(message: Message, context: Context) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if message.attempt <= orders.get("fail", 0):
         raise ValueError(f"failure {message.attempt}")
+    if orders.get("speechless"):
+        raise Speechless
     if "raise" in orders and message.attempt == 1:
         raise {"skip": Skip("why"), "reject": Reject("why"), "retry": Retry("why", after=0.05)}[
             orders["raise"]
