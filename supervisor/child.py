@@ -137,7 +137,8 @@ def _become(launch: Launch) -> None:
     for name in SYSTEMD_VARIABLES:
         if name in os.environ:
             del os.environ[name]
-    os.environ.update(launch.environment())
+    for name, value in launch.environment().items():
+        os.environ[name] = value
     os.environ[MARK] = launch.mark
     # What has come since the master froze its objects is not ours to collect either.
     gc.freeze()

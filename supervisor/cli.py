@@ -10,24 +10,19 @@ configuration 40): health checks ask every few seconds, and the interpreter alon
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import re
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 import click
 
 from supervisor import __version__, protocol
+from supervisor.complaint import complain
 from supervisor.console import (
     Group,
     Invocation,
     as_json,
-    complain,
     conf,
     duration,
     examples,
@@ -41,9 +36,7 @@ from supervisor.console import (
 from supervisor.errors import (
     ExitCode,
     NotRunning,
-    SupervisorError,
     UsageError,
-    configuration_fault,
 )
 from supervisor.queue_commands import dead, publish, queue
 
@@ -53,13 +46,6 @@ _LATER_OPTIONS: Final = frozenset(("--watch", "-f", "--show"))
 
 _ORDER: Final = "check start status logs events restart stop publish queue dead version"
 """How `--help` lists the commands: as they are needed, not by the alphabet."""
-
-_TWIN: Final = re.compile(
-    r"supervisor-\d[^-]*(-py[\d.]+)?\.(dist-info|egg-info|egg)", re.IGNORECASE
-)
-
-_INTERRUPTED: Final = 130
-"""128 + SIGINT, as shells say it."""
 
 
 @click.group(
@@ -85,7 +71,6 @@ def cli() -> None:
     NAME is a job (orders), one process of it (orders:0) or a pattern ('order*'). No NAME means the
     whole supervisor.
     """
-    _refuse_twin(sys.path)
 
 
 for command in (publish, queue, dead):
@@ -315,46 +300,17 @@ def version(as_json: bool) -> None:
         click.echo(f"workers-supervisor {__version__} (Python {python})")
 
 
-def main() -> int:
-    """Be the program `supervisor`; returns its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal that cannot show a character is no reason to fail.
-            stream.reconfigure(errors="backslashreplace")
+def run() -> int:
+    """Read the words of the command line and do what they say; returns the exit code.
+
+    Raises: the errors of `supervisor.errors`, which `entry` shows.
+    """
     try:
-        code = cli.main(prog_name="supervisor", standalone_mode=False)
-        sys.stdout.flush()
+        return int(cli.main(prog_name="supervisor", standalone_mode=False) or 0)
     except click.ClickException as error:
         if isinstance(error, click.NoSuchOption) and error.option_name in _LATER_OPTIONS:
             error = click.UsageError(f"{error.option_name} is not in this release", error.ctx)
         error.show()
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return _INTERRUPTED
-    except SupervisorError as error:
-        complain(str(error), prefix="" if error.code is ExitCode.CONFIG else "supervisor: ")
-        return error.code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; the interpreter would flush once more, and tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return ExitCode.FAILED
-    except OSError as error:
-        complain(str(error))
-        return ExitCode.FAILED
-    return int(code or 0)
-
-
-def _refuse_twin(path: Iterable[str]) -> None:
-    """Refuse to run where PyPI's Supervisor is installed: one import name, two programs.
-
-    Looks for its metadata by name only; importlib.metadata would cost more than the command.
-    """
-    for entry in path:
-        with suppress(OSError):
-            for name in os.listdir(entry or "."):
-                if _TWIN.fullmatch(name):
-                    raise configuration_fault(
-                        Path(entry) / name,
-                        "PyPI's Supervisor is installed beside workers-supervisor, and both are "
-                        "`import supervisor`: give each a virtual environment of its own",
-                    )
+    except click.Abort:
+        raise KeyboardInterrupt from None

@@ -169,11 +169,3 @@ def print_lines(lines: Iterable[str]) -> None:
     """Print lines for people."""
     for line in lines:
         click.echo(line)
-
-
-def complain(message: str, *, prefix: str = "supervisor: ") -> None:
-    """Print an error, a line or more of it."""
-    from supervisor.lines import escape
-
-    for line in message.splitlines():
-        click.echo(f"{prefix}{escape(line)}", err=True)

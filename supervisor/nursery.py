@@ -131,7 +131,7 @@ class Nursery:
         """Say what the new process is to become. The work itself runs in the child."""
         job = seat.job
         is_program = job.type == "program"
-        extra: dict[str, str] = {"SUPERVISOR_CONF": str(self._config.path)}
+        extra: dict[str, str] = {}
         if job.notify:
             extra["NOTIFY_SOCKET"] = str(self._listen_for(seat))
         control_fd, report_fd = pipes.control[0], pipes.report[1]

@@ -164,4 +164,4 @@ def _outwait(left: Iterable[Remnant], began: float, timeout_s: float | None) -> 
 def _clear(state_dir: Path) -> None:
     for occupant in seatlock.occupants(state_dir):
         if not occupant.alive():
-            seatlock.leave(state_dir, occupant.name)
+            seatlock.remove(state_dir, occupant.name)

@@ -136,6 +136,8 @@ class Supervisor:
     def _boot(self) -> None:
         config = self.config
         kernel.adopt_orphans()
+        # What a handler publishes goes by the same file; set once, for all children.
+        os.environ["SUPERVISOR_CONF"] = str(config.path)
         self._instance = remains.instance(config.state_dir)
         self._board = Board(descendants.board_name(self._instance))
         self._open_log()
@@ -497,6 +499,8 @@ class Supervisor:
         _log.info("stopped: %d drained, %d abandoned", report["drained"], report["abandoned"])
         for reply in self._stop_replies:
             reply()
+        for seat in self.seats.values():
+            seatlock.remove(self.config.state_dir, seat.name)
         self._control.close()
         self._capture.close()
         self.log.close()

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports from the rows below its own only.
 LAYERS = (
     "__main__",
+    "entry",
     "cli",
     "launch queue_commands",
     "console supervisor",
@@ -25,6 +26,7 @@ LAYERS = (
     "control capture probe preload seat remains",
     "logs process descendants slot",
     "config child sink ring",
+    "complaint",
     "location protocol seatlock outlet lines pidfile notify daemonize",
     "ini settings",
     "values",
@@ -32,7 +34,9 @@ LAYERS = (
     "signals errors secret kernel bytecode",
 )
 
-SEEN_BY_WORKERS = {f"supervisor.{name}" for name in ("board", "bytecode", "client", "config", "errors", "slot")}
+SEEN_BY_WORKERS = {
+    f"supervisor.{name}" for name in ("board", "bytecode", "client", "config", "errors", "slot")
+}
 
 SEEN_BY_SOURCES = {"workers.base", "supervisor.errors"}
 

@@ -344,7 +344,7 @@ def test_a_quick_command_loads_nothing_heavy(shop: Supervisor) -> None:
     heavy = "config render supervisor"
     names = [*(f"supervisor.{name}" for name in heavy.split()), "workers", "rich", "logging"]
     script = (
-        "import sys; from supervisor.cli import main; code = main();"
+        "import sys; from supervisor.entry import main; code = main();"
         f"print(code, sorted(set(sys.modules) & set({names})), file=sys.stderr)"
     )
     words = [sys.executable, "-c", script, "status", "--json", "-c", str(shop.conf)]

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import click
 import pytest
 
-from supervisor import cli, queue_commands
+from supervisor import cli, entry, queue_commands
 from supervisor.errors import ServiceUnavailable
 
 
@@ -36,7 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
     def call(*words: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["supervisor", *words])
-        code = cli.main()
+        code = entry.main()
         printed = capsys.readouterr()
         return Ended(code, printed.out, printed.err)
 
@@ -297,7 +297,7 @@ def test_an_error_of_the_system_is_one_line(run: Run, monkeypatch: pytest.Monkey
     def fail(_path: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(cli, "_refuse_twin", fail)
+    monkeypatch.setattr(entry, "_refuse_twin", fail)
     ended = run("version")
     assert (ended.code, ended.err) == (1, "supervisor: [Errno 28] No space left on device\n")
 
@@ -306,6 +306,6 @@ def test_an_interrupt_is_quiet(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     def interrupt(_path: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_refuse_twin", interrupt)
+    monkeypatch.setattr(entry, "_refuse_twin", interrupt)
     ended = run("version")
     assert (ended.code, ended.out, ended.err.strip()) == (130, "", "")
