@@ -73,11 +73,12 @@ def _import(module: str) -> None:
     before = kernel.descriptors()
     try:
         importlib.import_module(module)
-    except Exception as error:
-        raise PreloadError(f"preload: cannot import {module}: {_in_words(error)}") from error
+    except BaseException as error:
+        # sys.exit() at import, above all: the master would end as if all were well.
+        raise PreloadError(f"cannot import {module}: {_in_words(error)}") from error
     if kernel.threads() > 1:
         raise PreloadError(
-            f"preload: {module} starts a thread when it is imported, and a process with threads "
+            f"{module} starts a thread when it is imported, and a process with threads "
             "cannot fork safely; take it out of `preload`"
         )
     opened = {
@@ -87,10 +88,10 @@ def _import(module: str) -> None:
     }
     if opened:
         raise PreloadError(
-            f"preload: {module} opens {', '.join(sorted(opened))} when it is imported, and every "
+            f"{module} opens {', '.join(sorted(opened))} when it is imported, and every "
             "child would share it; take it out of `preload`"
         )
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]

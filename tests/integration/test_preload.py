@@ -1,0 +1,173 @@
+"""What comes into the master: libraries, and neither users' code, threads nor sockets."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Supervise
+from tests.helpers.driver import Supervisor
+from tests.helpers.ledger import SOURCE, Ledger
+from tests.helpers.sections import section
+
+WORK = """
+from ledger import note
+note("imported")
+
+def run(context):
+    note("runs")
+    context.wait(1e6)
+
+def handle(message, context):
+    pass
+"""
+
+MODULES = {"ledger": SOURCE, "work": WORK}
+
+WORKER = section("worker", target="work:run")
+QUEUE = section("orders", type="queue", url="sqlite:///queue.db", topics="o", handler="work:handle")
+
+
+def descriptors(pid: int) -> list[str]:
+    """Give what the descriptors of a process point to."""
+    folder = Path(f"/proc/{pid}/fd")
+    return [os.readlink(folder / name) for name in os.listdir(folder)]
+
+
+def sockets(pid: int) -> list[str]:
+    """Give the paths of the unix sockets of a process; of other kinds their number."""
+    paths = {}
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        paths[f"socket:[{fields[6]}]"] = fields[7] if len(fields) > 7 else "(no name)"
+    return [paths.get(one, one) for one in descriptors(pid) if one.startswith("socket:")]
+
+
+def mapped(pid: int) -> set[str]:
+    """Give the files that a process has in its memory."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {fields[5] for line in lines if len(fields := line.split(None, 5)) == 6}
+
+
+def refused(supervise: Supervise, source: str, preload: str = "guilty") -> Supervisor:
+    """Start with a module in `preload` that is to be refused, and check the form of the refusal."""
+    modules = MODULES | {"guilty": source}
+    supervisor = supervise(WORKER, modules, start=False, settings={"preload": preload})
+    supervisor.start(wait=False)
+    assert supervisor.wait_exit() == 78
+    assert len(Ledger(supervisor).pids("runs")) == 0, "nothing was started"
+    line = next(
+        number
+        for number, text in enumerate(supervisor.conf.read_text().splitlines(), 1)
+        if text.startswith("preload")
+    )
+    start = f"{supervisor.conf}:{line}: [supervisor] preload: "
+    assert supervisor.errors().startswith(start)
+    assert supervisor.errors().count("\n") == 1
+    assert "guilty" in supervisor.errors()
+    assert supervisor.cli("status").returncode == 3
+    return supervisor
+
+
+def test_a_module_that_starts_a_thread_is_refused(supervise: Supervise) -> None:
+    source = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n"
+    assert "thread" in refused(supervise, source).errors()
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("keep = open(__file__)\n", "guilty.py"),
+        ("import socket\nkeep = socket.socket()\n", "socket"),
+        ("import os\nkeep = os.pipe()\n", "pipe"),
+        ("import os\nkeep = os.memfd_create('mine')\n", "memfd:mine"),
+    ],
+)
+def test_a_module_that_opens_something_is_refused(
+    supervise: Supervise, source: str, what: str
+) -> None:
+    assert what in refused(supervise, source).errors()
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("raise RuntimeError('no way')\n", "RuntimeError: no way"),
+        ("import surely_not_there\n", "surely_not_there"),
+        ("def (:\n", "SyntaxError"),
+        ("import sys\nsys.exit(0)\n", "SystemExit"),
+        ("raise KeyboardInterrupt\n", "KeyboardInterrupt"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_refused(
+    supervise: Supervise, source: str, what: str
+) -> None:
+    assert what in refused(supervise, source).errors()
+
+
+def test_a_module_that_is_not_there_is_refused(supervise: Supervise) -> None:
+    supervisor = supervise(WORKER, MODULES, start=False, settings={"preload": "nowhere_at_all"})
+    supervisor.start(wait=False)
+    assert supervisor.wait_exit() == 78
+    assert "nowhere_at_all" in supervisor.errors()
+
+
+def test_handlers_that_break_the_rule_are_refused_only_where_they_are_preloaded(
+    supervise: Supervise,
+) -> None:
+    source = WORK + "\nkeep = open(__file__)\n"
+    supervisor = supervise(WORKER, MODULES | {"work": source})
+    assert supervisor.stop() == 0
+    supervisor.configure(WORKER, preload="handlers")
+    supervisor.start(wait=False)
+    assert supervisor.wait_exit() == 78
+    assert "work opens " in supervisor.errors()
+
+
+@pytest.mark.parametrize("preload", ["none", "libraries", "json, decimal"])
+def test_the_master_has_one_thread_no_connection_and_no_module_of_the_user(
+    supervise: Supervise, preload: str
+) -> None:
+    supervisor = supervise(WORKER + QUEUE, MODULES, settings={"preload": preload})
+    ledger = Ledger(supervisor)
+    ledger.wait("runs")
+    assert supervisor.pid not in ledger.pids("imported")
+    assert os.listdir(f"/proc/{supervisor.pid}/task") == [str(supervisor.pid)]
+    assert sockets(supervisor.pid) == [str(supervisor.run_dir / "test.sock")]
+    clients = re.compile(r"psycopg2|redis|kafka|starlette|uvicorn|prometheus")
+    libraries = mapped(supervisor.pid)
+    assert not [file for file in libraries if clients.search(file)]
+    assert not [file for file in libraries if file.startswith(str(supervisor.folder))]
+    if preload == "none":
+        assert not [file for file in libraries if "sqlite" in file]
+    if "decimal" in preload:
+        assert [file for file in libraries if "_decimal" in file], "imported before the fork"
+
+
+def test_with_preload_handlers_they_are_imported_once(supervise: Supervise) -> None:
+    jobs = section("worker", target="work:run", processes=3, backoff=0)
+    supervisor = supervise(jobs, MODULES, settings={"preload": "handlers"})
+    ledger = Ledger(supervisor)
+    workers = ledger.wait("runs", count=3)
+    assert supervisor.pid in ledger.pids("imported")
+    assert not set(workers) & set(ledger.pids("imported"))
+
+
+def test_children_share_what_was_preloaded_and_nothing_that_is_open(supervise: Supervise) -> None:
+    supervisor = supervise(
+        section("worker", target="work:run", processes=3)
+        + section("program", command="sleep 1000"),
+        MODULES,
+    )
+    rows = {row["name"]: row["pid"] for row in supervisor.status()["processes"]}
+    masters = set(descriptors(supervisor.pid))
+    for name, pid in rows.items():
+        shared = {one for one in descriptors(pid) if one in masters}
+        # Its ends of its own pipes; each pipe has one name on both ends.
+        others = {one for other in rows.values() if other != pid for one in descriptors(other)}
+        assert {one.partition(":")[0] for one in shared} <= {"pipe", "/dev/null"}, name
+        assert {one for one in shared & others if one != "/dev/null"} == set(), name
+    assert supervisor.stop() == 0
