@@ -36,6 +36,9 @@ def main() -> int:
         return _INTERRUPTED
     except SupervisorError as error:
         complain(str(error), prefix="" if error.code is ExitCode.CONFIG else "supervisor: ")
+        if len(os.listdir("/proc/self/task")) > 1:
+            # One that a refused module of `preload` has begun; the interpreter would wait for it.
+            os._exit(error.code)
         return error.code
     except BrokenPipeError:
         # Whoever read our output has seen enough; the interpreter would flush once more, and tell.

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,13 +94,24 @@ class Supervisor:
 
     # --- the process ---------------------------------------------------------------------------
 
-    def start(self, *arguments: str, wait: bool = True) -> Supervisor:
-        """Start the supervisor in the foreground; `wait` for all jobs to be ready."""
+    def start(
+        self,
+        *arguments: str,
+        wait: bool = True,
+        stdout: int | None = None,
+        within: Sequence[str] = (),
+    ) -> Supervisor:
+        """Start the supervisor in the foreground; `wait` for all jobs to be ready.
+
+        `stdout` is a descriptor instead of the file that `log_lines` reads; `within` a command
+        that runs the words after it.
+        """
+        program = [sys.executable, "-m", "supervisor"]
         with self.log_path.open("ab") as out, self.errors_path.open("ab") as err:
             self.master = subprocess.Popen(
-                [sys.executable, "-m", "supervisor", "start", "-c", str(self.conf), *arguments],
+                [*within, *program, "start", "-c", str(self.conf), *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=out,
+                stdout=out if stdout is None else stdout,
                 stderr=err,
                 cwd=self.folder,
                 env=self._environment,

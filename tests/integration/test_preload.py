@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
+from tests.helpers.eventually import eventually
 from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.sections import section
 
@@ -136,7 +137,8 @@ def test_the_master_has_one_thread_no_connection_and_no_module_of_the_user(
     ledger.wait("runs")
     assert supervisor.pid not in ledger.pids("imported")
     assert os.listdir(f"/proc/{supervisor.pid}/task") == [str(supervisor.pid)]
-    assert sockets(supervisor.pid) == [str(supervisor.run_dir / "test.sock")]
+    # Once it has seen that we, who asked whether it is ready, have hung up.
+    eventually(lambda: sockets(supervisor.pid) == [str(supervisor.run_dir / "test.sock")])
     clients = re.compile(r"psycopg2|redis|kafka|starlette|uvicorn|prometheus")
     libraries = mapped(supervisor.pid)
     assert not [file for file in libraries if clients.search(file)]
