@@ -348,3 +348,21 @@ def test_a_master_asked_during_its_drain_starts_nothing(supervise: Supervise) ->
     Ledger(supervisor).open("gate")
     assert supervisor.wait_exit() == 0
     assert len(Ledger(supervisor).pids("sit")) == 1
+
+
+def test_started_without_standard_streams_it_writes_into_no_other_file(
+    supervise: Supervise,
+) -> None:
+    supervisor = supervise(POLITE, MODULES, start=False)
+    command = [sys.executable, "-m", "supervisor", "start", "-c", str(supervisor.conf)]
+    shell = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+    with subprocess.Popen(shell, cwd=supervisor.folder) as master:
+        try:
+            eventually(lambda: supervisor.cli("status", "--check").returncode == 0)
+            pid = supervisor.call("ping")["pid"]
+            assert (supervisor.run_dir / "test.pid").read_text() == f"{pid}\n"
+            assert (supervisor.state_dir / "lock").read_text() == f"{pid}\n"
+            master.terminate()
+            assert master.wait(20) == 0
+        finally:
+            master.kill()
