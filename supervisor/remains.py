@@ -79,9 +79,16 @@ def _slot_of(pid: int, instance_name: str, current: dict[int, seatlock.Occupant]
     leader = current.get(facts.session)
     # The number of a session is not given away while a member lives; one that is younger than
     # the leader's start is a member, and a leader of the same number is not.
-    if leader is not None and pid != facts.session and facts.started >= leader.started:
+    is_member = leader is not None and pid != facts.session and facts.started >= leader.started
+    if leader is not None and is_member and not _is_reused(leader):
         return leader.name
     return descendants.marked_slot(pid, instance_name)
+
+
+def _is_reused(leader: seatlock.Occupant) -> bool:
+    """Say whether the number of a dead leader, and of its session, is a stranger's by now."""
+    facts = kernel.facts(leader.pid)
+    return facts is not None and facts.started != leader.started
 
 
 def end(location: Location, timeout_s: float | None = None) -> protocol.StopReport | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -17,8 +19,10 @@ from tests.helpers.sections import section
 
 HEIRS = '''
 import itertools
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from ledger import is_open, join, note, sit
@@ -182,7 +186,7 @@ def test_one_that_is_stuck_in_c_is_ended_by_the_next_master(supervise: Supervise
 
 
 def test_what_the_old_ones_begin_while_they_leave_is_waited_for_too(supervise: Supervise) -> None:
-    supervisor = supervise(program("late", stop_timeout="2s"), MODULES)
+    supervisor = supervise(program("late", stop_timeout="1s"), MODULES)
     ledger = Ledger(supervisor)
     ledger.wait("up")
     supervisor.kill()
@@ -316,3 +320,35 @@ def test_a_pid_file_without_a_master_is_in_nobodys_way(supervise: Supervise) -> 
     supervisor.start()
     assert supervisor.stop() == 0
     assert not list(supervisor.run_dir.iterdir())
+
+
+def test_a_stranger_with_the_number_of_an_old_process_is_left_alone(supervise: Supervise) -> None:
+    supervisor = supervise(POLITE, MODULES)
+    supervisor.kill()
+    gone(supervisor)
+    # A login shell and what it runs, long after: their session has the number of the dead one.
+    command = ["sh", "-c", "sleep 1000 & echo $!; wait"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as shell:
+        try:
+            assert shell.stdout is not None
+            sleep = int(shell.stdout.readline())
+            file = supervisor.state_dir / "slots" / "polite:0"
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"pid": shell.pid}))
+            supervisor.start()
+            assert supervisor.stop() == 0
+            assert lives(sleep)
+            file.write_text(
+                json.dumps(
+                    {
+                        "name": "polite:0",
+                        "pid": shell.pid,
+                        "started": 1,
+                        "boot": kernel.BOOT,
+                        "stop_timeout": 1.0,
+                    }
+                )
+            )
+            assert supervisor.cli("stop").returncode == 3
+            assert lives(sleep)
+        finally:
+            os.killpg(shell.pid, signal.SIGKILL)
