@@ -11,6 +11,7 @@ death signal before the check of the parent, the mask last of all.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import io
@@ -48,6 +49,37 @@ MARK: Final = "SUPERVISOR_PROCESS"
 """The variable by which a descendant is known to its slot: INSTANCE/JOB:PROCESS."""
 
 
+Streams = tuple[io.TextIOWrapper, io.TextIOWrapper]
+"""Python's stdout and stderr, over the descriptors 1 and 2."""
+
+
+def make_streams() -> Streams:
+    """Make the stdout and stderr of all children, once. Runs in: supervisor.
+
+    The master's own cannot be theirs: a stream remembers what kind of file was behind its
+    descriptor, and is buffered in blocks where that was no terminal. These are made while a pipe
+    is behind it, as in a child, and write by lines: a print is seen when it is made. Made in each
+    child they would take a tenth of its start and of its memory.
+    """
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    try:
+        return _stream_over(1, write_end), _stream_over(2, write_end)
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+def _stream_over(fd: int, pipe: int) -> io.TextIOWrapper:
+    real = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.dup2(pipe, fd)
+    try:
+        raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
+        return io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
+    finally:
+        os.dup2(real, fd)
+        os.close(real)
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """What a new process is to become. `environment` is called in the child: it reads secrets."""
@@ -58,6 +90,7 @@ class Launch:
     parent: int
     stdout: int
     stderr: int
+    streams: Streams
     keep: tuple[int, ...]
     state_dir: Path
     stop_timeout: float
@@ -155,20 +188,7 @@ def _redirect(launch: Launch) -> None:
         os.closerange(lowest, fd)
         lowest = fd + 1
     os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
-    _rebuild_stdio()
-
-
-def _rebuild_stdio() -> None:
-    """Give Python its streams anew, written by lines: a print is seen when it is made.
-
-    The master's cannot be kept: they remember what kind of file was behind the descriptor, and
-    are buffered in blocks where that was no terminal.
-    """
-    for fd, name in ((1, "stdout"), (2, "stderr")):
-        raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
-        stream = io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = launch.streams  # type: ignore[misc]  # final only for those who did not fork
 
 
 def _sit_down(launch: Launch) -> None:

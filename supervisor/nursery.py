@@ -69,6 +69,7 @@ class Nursery:
         self._parent = parent
         self._waiting: deque[Seat] = deque()
         self._listeners: dict[str, Listener] = {}
+        self._streams = child.make_streams()
         self._numbers: dict[str, int] = {}
         self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
         # Each process costs the master five descriptors; children get the old limit back.
@@ -142,6 +143,7 @@ class Nursery:
             parent=os.getpid(),
             stdout=pipes.stdout[1],
             stderr=pipes.stderr[1],
+            streams=self._streams,
             keep=() if is_program else (control_fd, report_fd),
             state_dir=self._config.state_dir,
             stop_timeout=job.stop_timeout,

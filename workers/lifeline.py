@@ -63,9 +63,6 @@ class Lifeline:
         signal.set_wakeup_fd(self._signal_write_fd, warn_on_full_buffer=False)
         for number in _STOPS:
             signal.signal(number, _ignore_in_python)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            # As an interpreter has it from its start: an error of the write, not a death.
-            signal.signal(number, signal.SIG_IGN)
         os.set_blocking(self._control_fd, False)
         os.register_at_fork(
             before=self._hold_signals,
@@ -154,9 +151,10 @@ class Lifeline:
         os.dup2(null, 1)
         os.dup2(null, 2)
         self.orphaned.set()
-        self._stop.set("the supervisor is dead")
-        self.expire(self._stop_timeout, ExitCode.FAILED)
+        # Armed before anybody is told: the one who is may never let this thread run again.
         signal.setitimer(signal.ITIMER_REAL, self._stop_timeout + _MARGIN_S)
+        self.expire(self._stop_timeout, ExitCode.FAILED)
+        self._stop.set("the supervisor is dead")
 
     def _hold_signals(self) -> None:
         # Held back until the fork has let go of our wakeup pipe: see `_let_go`.

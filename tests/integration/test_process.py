@@ -33,6 +33,7 @@ def launcher(
             "parent": os.getpid(),
             "stdout": pipes.stdout[1],
             "stderr": pipes.stderr[1],
+            "streams": child.make_streams(),
             "keep": (pipes.control[0], pipes.report[1]),
             "state_dir": folder,
             "stop_timeout": 5.0,
