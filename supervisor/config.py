@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from supervisor import ini, location, settings, values
+from supervisor import ini, location, protocol, settings, values
 from supervisor.errors import ConfigError, Problem
 from supervisor.location import Location, locate
 from supervisor.secret import Secret, is_secret_name
@@ -255,7 +255,9 @@ class _Loader:
 
     def _location(self) -> Location | None:
         try:
-            return location.of(self._document, self._path)
+            found = location.of(self._document, self._path)
+            protocol.socket_path(found.run_dir, found.name)
+            return found
         except ConfigError as error:
             self._problems |= dict.fromkeys(error.problems)
             return None
@@ -275,7 +277,7 @@ class _Loader:
 
     def _refuse_kind(self, kind: str) -> None:
         head = self._document.sections.get(kind)
-        if not self._enabled(head):
+        if not self._enabled(head, if_wrong=False):
             return
         if head is not None and head.entries:
             self._note(head.problem(f"{kind} jobs are {_NOT_BUILT}; set enable = false"))
@@ -284,14 +286,18 @@ class _Loader:
 
     def _refuse_http(self) -> None:
         section = self._document.sections.get("http")
-        if section and "enable" in section.entries and self._enabled(section):
+        if section and "enable" in section.entries and self._enabled(section, if_wrong=False):
             entry = section.entries["enable"]
             self._note(entry.problem(f"the http process is {_NOT_BUILT}; set enable = false"))
 
     # Jobs
 
-    def _enabled(self, section: ini.Section | None) -> bool:
-        """Tell whether a section is switched on; one whose switch is wrong counts as off."""
+    def _enabled(self, section: ini.Section | None, *, if_wrong: bool = True) -> bool:
+        """Tell whether a section is switched on.
+
+        One whose switch is wrong counts as on, so that its other faults are told as well; but not
+        (`if_wrong` false) where being on is itself a fault.
+        """
         entry = section.entries.get("enable") if section else None
         if entry is None:
             return True
@@ -299,7 +305,7 @@ class _Loader:
             return values.boolean(ini.given(entry).line())
         except ValueError as fault:
             self._note(entry.problem(str(fault)))
-            return False
+            return if_wrong
 
     def _selected(self, kind: str) -> list[ini.Section]:
         """Give the sections of the jobs that are to run, in the order of the file."""
@@ -319,7 +325,8 @@ class _Loader:
         return [
             section
             for name, section in members.items()
-            if self._enabled(section) and (not wanted or name in wanted)
+            if self._enabled(section, if_wrong=kind in settings.BUILT_KINDS)
+            and (not wanted or name in wanted)
         ]
 
     def _jobs(self) -> tuple[Job, ...]:
@@ -345,7 +352,7 @@ class _Loader:
         rows = settings.of_type(_JOB_TABLE, job_type)
         entries = self._entries(section, inherited, job_type)
         for row in rows:
-            if row.needed and row.key not in entries:
+            if row.needed and row.key not in entries and not _is_misspelt(section, row.key):
                 self._note(section.problem(f"missing; {row.meaning}", key=row.key))
         found = self._values(entries, job_type)
         if found is None:
@@ -365,16 +372,29 @@ class _Loader:
         )
 
     def _type(self, section: ini.Section, entry: ini.Entry | None) -> str | None:
+        """Give the type of a job; when it is not known, read what needs none."""
         if entry is None:
             known = [word for word in settings.DAEMON_TYPES if word in settings.BUILT_TYPES]
-            self._note(section.problem(f"missing; one of {', '.join(known)}", key="type"))
+            if not _is_misspelt(section, "type"):
+                self._note(section.problem(f"missing; one of {', '.join(known)}", key="type"))
+            self._check_typeless(section)
             return None
         (row,) = settings.rows(_JOB_TABLE, "type")
         word = self._value(row, entry)
-        if isinstance(word, str) and word not in settings.BUILT_TYPES:
+        if not isinstance(word, str):
+            self._check_typeless(section)
+            return None
+        if word not in settings.BUILT_TYPES:
             self._note(entry.problem(f"type {word} is {_NOT_BUILT}; set enable = false"))
             return None
-        return word if isinstance(word, str) else None
+        return word
+
+    def _check_typeless(self, section: ini.Section) -> None:
+        """Read what means the same for every type, in a job whose type is not known."""
+        for key, entry in section.entries.items():
+            rows = settings.rows(_JOB_TABLE, key)
+            if len(rows) == 1 and key not in ("type", "enable"):
+                self._value(rows[0], entry)
 
     def _entries(
         self, section: ini.Section, inherited: dict[str, ini.Entry], job_type: str
@@ -479,6 +499,14 @@ def _table(section: str) -> str | None:
     if colon:
         return f"{kind}:NAME" if kind in settings.KINDS else None
     return section if section in settings.SECTIONS else None
+
+
+def _is_misspelt(section: ini.Section, key: str) -> bool:
+    """Tell whether a key is there under a wrong name, which is then the fault that is told."""
+    return any(
+        not settings.rows(_JOB_TABLE, other) and settings.nearest_key(_JOB_TABLE, other) == key
+        for other in section.entries
+    )
 
 
 def _no_section(path: Path, name: str) -> ini.Section:

@@ -167,6 +167,7 @@ class _Parser:
         self._section: Section | None = None
         self._entry: Entry | None = None
         self._lost = False  # under a broken head: its lines are not told one by one
+        self._again = False  # in a section given twice: that is told, its keys are not
 
     def take(self, number: int, line: str) -> None:
         body = line.lstrip(_BLANK)
@@ -191,6 +192,7 @@ class _Parser:
         name, bracket, rest = line[1:].partition("]")
         name = name.strip(_BLANK)
         self._section = self._entry = None
+        self._again = False
         self._lost = not bracket or bool(rest.strip(_BLANK)) or not name
         if not bracket:
             self._fault(number, "a section without its closing bracket; write [name]")
@@ -211,6 +213,7 @@ class _Parser:
         else:
             first = self._document.sections.setdefault(name, fresh)
         if first is not fresh:
+            self._again = True
             place = f"{first.source.shown}:{first.line}"
             self._note(fresh.problem(f"given twice, first at {place}; make them one"))
         return first
@@ -231,7 +234,7 @@ class _Parser:
         entry = Entry(section.name, key, [value] if value else [], self._source, number)
         self._entry = entry
         first = section.entries.setdefault(key, entry)
-        if first is not entry:
+        if first is not entry and not self._again:
             place = f"{first.source.shown}:{first.line}"
             self._note(entry.problem(f"given twice, first at {place}; remove one"))
 

@@ -196,6 +196,22 @@ def test_what_is_not_built_may_stand_switched_off(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "[daemon:x]\ntyp = worker\nprocesses = x\nspec = 1\n",
+        "[daemon:x]\ntype = wroker\nprocesses = x\nrestart = y\n",
+        "[daemon:x]\ntype = worker\ntraget = a:b\nenable = maybe\nprocesses = x\n",
+        "[daemon:x]\nprocesses = x\nstop_timeout = y\n",
+        f"[supervisor]\nrun_dir = /{'r' * 107}\nlog_level = x\n[cron]\nenable = x\n[cron:c]\n",
+        WORKER + "processes = x\n" + WORKER + "nice = 1\n",
+    ],
+)
+def test_three_faults_are_three_lines(text: str) -> None:
+    assert len(problems(text)) == 3
+
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("[deamon:w]\n", "1: [deamon:w]: unknown section; did you mean [daemon:w]?"),
