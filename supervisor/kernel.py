@@ -85,6 +85,12 @@ def facts(pid: int) -> Facts | None:
     )
 
 
+def own_start() -> int:
+    """Give the start of this process, as `Facts.started`; on the way of every child's start."""
+    with open("/proc/self/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
 def children(pid: int) -> tuple[int, ...]:
     """Give the pids of the children of a process, zombies included; () when it is gone.
 

@@ -53,22 +53,33 @@ def take(state_dir: Path, name: str, stop_timeout: float) -> int:
     Returns the descriptor that carries the lock. It must stay open, over an exec too.
     Raises: BlockingIOError when another process sits there.
     """
-    fd = os.open(f"{state_dir}/{FOLDER}/{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = _open(state_dir, name)
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(fd)
         raise
-    me = kernel.facts(os.getpid())
-    started = me.started if me else 0
     # Spelled out, not by json.dumps: this is on the way of every start.
     text = (
-        f'{{"name": "{name}", "pid": {os.getpid()}, "started": {started}, '
+        f'{{"name": "{name}", "pid": {os.getpid()}, "started": {kernel.own_start()}, '
         f'"boot": "{kernel.BOOT}", "stop_timeout": {stop_timeout!r}}}'
     )
     # Blanks over the rest of a longer text before it: one call, where truncating takes two.
-    os.pwrite(fd, text.ljust(_TEXT_BYTES).encode(), 0)
+    # On a full disk the lock alone has to do, and a next master goes by marks and titles.
+    with suppress(OSError):
+        os.pwrite(fd, text.ljust(_TEXT_BYTES).encode(), 0)
     return fd
+
+
+def _open(state_dir: Path, name: str) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(f"{state_dir}/{FOLDER}/{name}", flags, 0o600)
+    except FileNotFoundError:
+        # Somebody has removed the folder under a running master; its jobs go on.
+        for place in (state_dir, folder(state_dir)):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(f"{state_dir}/{FOLDER}/{name}", flags, 0o600)
 
 
 def leave(state_dir: Path, name: str) -> None:
