@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,11 @@ QUEUE = section("orders", type="queue", url="sqlite:///queue.db", topics="o", ha
 def descriptors(pid: int) -> list[str]:
     """Give what the descriptors of a process point to."""
     folder = Path(f"/proc/{pid}/fd")
-    return [os.readlink(folder / name) for name in os.listdir(folder)]
+    links = []
+    for name in os.listdir(folder):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            links.append(os.readlink(folder / name))
+    return links
 
 
 def sockets(pid: int) -> list[str]:
