@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from supervisor import protocol
+from supervisor import kernel, pidfile, protocol
 from supervisor.client import Client, ConnectionLost
 from supervisor.config import Config, Job, load
 from supervisor.daemonize import Daemon, detached
@@ -23,6 +25,9 @@ PROBE_S = 60.0
 
 LEAVE_S = 10.0
 """How long a master may take to end after it has said that everything is stopped."""
+
+LEAVING_S = 1.5
+"""How long a master that no longer listens may take to write the last of its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +67,12 @@ def stop(location: Location, timeout_s: float | None, hint: str) -> protocol.Sto
     try:
         client = Client(location, hint=hint)
     except NotRunning:
-        report = _end_remains(location, timeout_s)
-        if report is None:
+        pid = _silent_master(location)
+        report = _end_silent(pid, timeout_s) if pid else None
+        left = _end_remains(location, timeout_s)
+        if report is None and left is None:
             raise
-        return report
+        return _added(report, left)
     with client:
         # A short question first: a master that is stuck is told from one that drains.
         client.ping()
@@ -75,8 +82,7 @@ def stop(location: Location, timeout_s: float | None, hint: str) -> protocol.Sto
             report = {"drained": 0, "abandoned": 0, "killed": ["master"]}
         if not client.wait_gone(LEAVE_S):
             raise ControlError(f"everything is stopped, but the master (pid {client.pid}) stays")
-    left = _end_remains(location, timeout_s)
-    return report if left is None else _added(report, left)
+    return _added(report, _end_remains(location, timeout_s))
 
 
 def check(path: Path) -> Checked:
@@ -157,9 +163,53 @@ def _end_remains(location: Location, timeout_s: float | None) -> protocol.StopRe
     return end(location, timeout_s)
 
 
-def _added(one: protocol.StopReport, other: protocol.StopReport) -> protocol.StopReport:
+def _silent_master(location: Location) -> int | None:
+    """Give the pid of a living master that listens nowhere.
+
+    It is on its way in or out, or somebody has removed its run_dir. Without a look at its locks
+    it would be taken for a dead one, and its children for leftovers.
+    Raises: ControlError when the state_dir is that of another supervisor.
+    """
+    pid = pidfile.holder(pidfile.of_run_dir(location))
+    if pid is not None:
+        return pid
+    pid = pidfile.holder(pidfile.of_state_dir(location))
+    if pid is not None and f" master [{location.name}] " not in kernel.title_of(pid):
+        raise ControlError(
+            f"{location.name} is not running, and its state_dir is that of pid {pid}, another "
+            "supervisor; nothing was done"
+        )
+    return pid
+
+
+def _end_silent(pid: int, timeout_s: float | None) -> protocol.StopReport | None:
+    """End a master by signals and wait until it is gone; None when it left by itself."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    killed = []
+    try:
+        if poll.poll(LEAVING_S * 1000):
+            return None
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        if not poll.poll(None if timeout_s is None else timeout_s * 1000):
+            killed.append("master")
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            poll.poll(LEAVE_S * 1000)
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(pidfd)
+    return {"drained": 0, "abandoned": 0, "killed": killed}
+
+
+def _added(*reports: protocol.StopReport | None) -> protocol.StopReport:
+    told = [report for report in reports if report is not None]
     return {
-        "drained": one["drained"] + other["drained"],
-        "abandoned": one["abandoned"] + other["abandoned"],
-        "killed": one["killed"] + other["killed"],
+        "drained": sum(report["drained"] for report in told),
+        "abandoned": sum(report["abandoned"] for report in told),
+        "killed": [name for report in told for name in report["killed"]],
     }

@@ -10,13 +10,44 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from supervisor.errors import AlreadyRunning
 
 _FLOCK = struct.Struct(
     "hhqqixxxx"
 )  # struct flock of Linux: l_type, l_whence, l_start, l_len, l_pid
+
+
+class Place(Protocol):
+    """Where a supervisor lives: a `location.Location`, or a whole `config.Config`."""
+
+    @property
+    def name(self) -> str:
+        """Give the supervisor's name."""
+        ...
+
+    @property
+    def run_dir(self) -> Path:
+        """Give the folder of what lasts as long as the master."""
+        ...
+
+    @property
+    def state_dir(self) -> Path:
+        """Give the folder of what lasts longer."""
+        ...
+
+
+def of_run_dir(place: Place) -> Path:
+    """Give the pid file, which is the lock of run_dir."""
+    return place.run_dir / f"{place.name}.pid"
+
+
+def of_state_dir(place: Place) -> Path:
+    """Give the lock of state_dir."""
+    return place.state_dir / "lock"
 
 
 class PidFile:
@@ -28,6 +59,22 @@ class PidFile:
 
     def take(self) -> None:
         """Lock the file and write our pid into it. Raises: AlreadyRunning, naming the holder."""
+        fd = self._locked()
+        text = f"{os.getpid()}\n".encode()
+        os.pwrite(fd, text, 0)
+        os.ftruncate(fd, len(text))
+        self._fd = fd
+
+    def _locked(self) -> int:
+        while True:
+            fd = self._lock()
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), os.stat(self.path)):
+                    return fd
+            # Its last holder has removed it between our open and our lock: nobody else finds it.
+            os.close(fd)
+
+    def _lock(self) -> int:
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -38,10 +85,7 @@ class PidFile:
                 f"already running as pid {pid}: {self.path} is locked; "
                 "see it with `supervisor status`, or give this one a name of its own"
             ) from None
-        text = f"{os.getpid()}\n".encode()
-        os.pwrite(fd, text, 0)
-        os.ftruncate(fd, len(text))
-        self._fd = fd
+        return fd
 
     def leave(self) -> None:
         """Remove the file, then let the lock go: in this order nobody can find a stale one."""

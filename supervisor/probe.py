@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from supervisor import signals, values
+from supervisor import kernel, signals, values
 from supervisor.config import Config, Job
 from supervisor.errors import Problem, SpawnError
 from supervisor.secret import mask
@@ -250,7 +250,8 @@ def _settle(config: Config, write_fd: int, timeout_s: float) -> None:
     """Become a process of its own: session, signals, descriptors, search path."""
     os.setsid()
     signals.reset_in_child()
-    signal.alarm(math.ceil(timeout_s) + 1)  # should the caller die meanwhile
+    kernel.die_with_parent(signal.SIGKILL)
+    signal.alarm(math.ceil(timeout_s) + 1)  # should the caller die first of all
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)

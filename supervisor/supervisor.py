@@ -27,6 +27,7 @@ from supervisor import (
     descendants,
     kernel,
     orders,
+    pidfile,
     protocol,
     remains,
     seatlock,
@@ -37,7 +38,7 @@ from supervisor.burial import Burial
 from supervisor.capture import Capture
 from supervisor.config import Config, Job
 from supervisor.control import ControlServer
-from supervisor.errors import ConfigError, Problem, configuration_fault
+from supervisor.errors import ConfigError, Problem, SupervisorError, configuration_fault
 from supervisor.logs import Log
 from supervisor.loop import READ, Loop, now, on_the_second
 from supervisor.nursery import Nursery
@@ -66,9 +67,14 @@ def run(config: Config, *, ready_fd: int | None = None) -> int:
     """Be the supervisor until it is told to stop; returns the exit code of the process.
 
     `ready_fd`, where there is one, gets `ready` once every required job is.
-    Raises: AlreadyRunning, ConfigError, before anything was started.
+    Raises: AlreadyRunning, ConfigError, or SupervisorError about the two folders, before anything
+    was started.
     """
-    locks = _take_locks(config)
+    try:
+        locks = _take_locks(config)
+    except OSError as error:
+        folders = f"run_dir {config.run_dir} or state_dir {config.state_dir}"
+        raise SupervisorError(f"cannot use {folders}: {error.strerror}") from None
     try:
         with bytecode.kept_in(config.state_dir):
             problems = probe(config, PROBE_S)
@@ -86,7 +92,7 @@ def _take_locks(config: Config) -> list[PidFile]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     taken: list[PidFile] = []
     try:
-        for path in (config.run_dir / f"{config.name}.pid", config.state_dir / "lock"):
+        for path in (pidfile.of_run_dir(config), pidfile.of_state_dir(config)):
             lock = PidFile(path)
             lock.take()
             taken.append(lock)

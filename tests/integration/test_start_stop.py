@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,6 +285,51 @@ def test_a_stop_while_it_starts(supervise: Supervise) -> None:
     ledger.wait("setup")
     assert supervisor.stop() == 0
     assert supervisor.tree() == ()
+
+
+def test_a_stop_before_the_socket_is_there(supervise: Supervise) -> None:
+    modules = MODULES | {
+        "endless": """
+    from pathlib import Path
+    import threading
+    Path(__file__).with_name("importing").touch()
+    threading.Event().wait()
+    """
+    }
+    jobs = "[daemon:slow]\ntype = worker\ntarget = endless:run\n"
+    supervisor = supervise(jobs, modules, start=False).start(wait=False)
+    eventually((supervisor.folder / "importing").exists)
+    done = supervisor.cli("stop")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert supervisor.wait_exit() == -signal.SIGTERM
+    eventually(lambda: supervisor.tree() == ())
+
+
+def test_a_stop_of_a_master_that_has_lost_its_socket(supervise: Supervise) -> None:
+    supervisor = supervise(POLITE, MODULES)
+    shutil.rmtree(supervisor.run_dir)
+    assert supervisor.cli("stop").returncode == 0
+    assert supervisor.wait_exit() == 0
+    assert supervisor.tree() == ()
+    assert "daemon job polite stopped gracefully" in supervisor.messages("polite")
+
+
+def test_a_stop_ends_nobody_of_another_supervisor(supervise: Supervise) -> None:
+    supervisor = supervise(POLITE, MODULES)
+    settings = {"name": "other", "state_dir": str(supervisor.state_dir)}
+    other = supervise(POLITE, MODULES, start=False, settings=settings)
+    done = other.cli("stop")
+    assert done.returncode == 1
+    assert f"that of pid {supervisor.pid}, another supervisor" in done.stderr
+    assert supervisor.process("polite:0")["restarts"] == 0
+
+
+def test_the_jobs_of_a_master_outlive_its_state_dir(supervise: Supervise) -> None:
+    supervisor = supervise(POLITE + "backoff = 10ms\n", MODULES)
+    shutil.rmtree(supervisor.state_dir)
+    os.kill(supervisor.process("polite:0")["pid"], signal.SIGKILL)
+    supervisor.wait_process("polite:0", lambda row: bool(row["restarts"] and row["ready"]))
+    assert supervisor.stop() == 0
 
 
 def test_a_second_start_is_75_and_disturbs_nobody(supervise: Supervise) -> None:

@@ -210,7 +210,6 @@ def test_three_faults_are_three_lines(text: str) -> None:
     assert len(problems(text)) == 3
 
 
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
