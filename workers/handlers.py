@@ -10,10 +10,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import os
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 from supervisor.config import Job
+from supervisor.errors import ExitCode
 from workers.base import Context
 
 _log = logging.getLogger(__name__)
@@ -104,6 +107,19 @@ class TopicHandlers:
                 extra={"topic": topic},
             )
         return handler
+
+
+def end_fork(pid: int, error: BaseException | None) -> None:
+    """End a fork of the process `pid` that a handler has let run on past its own end.
+
+    `if os.fork() == 0: work()` without an `_exit`, or with a `work` that raises: it would go on as
+    a second consumer beside the first, with its queue, its counters and its log.
+    """
+    if os.getpid() == pid:
+        return
+    if error is not None:
+        traceback.print_exception(error)
+    os._exit(ExitCode.OK if error is None else ExitCode.FAILED)
 
 
 def refuse_coroutine(call: Callable[..., Any], target: str) -> None:

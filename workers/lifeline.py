@@ -17,6 +17,7 @@ import select
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Final
@@ -34,6 +35,12 @@ _MARGIN_S: Final = 0.5
 
 _STOPS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
+_OF_THE_MASTER: Final = (signal.SIGHUP, signal.SIGUSR1)
+"""Words for the master that often reach everybody: `systemctl kill -s USR1` after a log rotation,
+`pkill -HUP supervisor`. By default they would kill us in the middle of the work."""
+
+_UNCATCHABLE: Final = frozenset({signal.SIGKILL, signal.SIGSTOP})
+
 _LONGEST_LINE: Final = 1 << 20
 
 _log = logging.getLogger(__name__)
@@ -46,10 +53,18 @@ class Lifeline:
     for each sibling that died, and must not block.
     """
 
-    def __init__(self, control_fd: int, stop: StopToken, stop_timeout: float) -> None:
+    def __init__(
+        self,
+        control_fd: int,
+        stop: StopToken,
+        stop_timeout: float,
+        stop_signal: int = signal.SIGTERM,
+    ) -> None:
         self._control_fd = control_fd
         self._stop = stop
         self._stop_timeout = stop_timeout
+        self._stops = _STOPS | ({stop_signal} - _UNCATCHABLE)
+        self._handled = {*self._stops, *_OF_THE_MASTER}
         self._buffer = b""
         self._deadlines: list[tuple[float, int]] = []
         self._signal_fd, self._signal_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -61,7 +76,7 @@ class Lifeline:
     def listen(self) -> None:
         """Begin. From here on TERM and INT are a stop, and a dead master is one too."""
         signal.set_wakeup_fd(self._signal_write_fd, warn_on_full_buffer=False)
-        for number in _STOPS:
+        for number in self._handled:
             signal.signal(number, _ignore_in_python)
         os.set_blocking(self._control_fd, False)
         os.register_at_fork(
@@ -78,6 +93,17 @@ class Lifeline:
         os.eventfd_write(self._nudge_fd, 1)
 
     def _run(self) -> None:
+        """Listen for ever. Without this thread the process would be deaf: it does not outlive it.
+
+        What ends it is a handler that has closed descriptors that are not its own.
+        """
+        try:
+            self._listen()
+        finally:
+            traceback.print_exc()
+            os._exit(ExitCode.INTERNAL)
+
+    def _listen(self) -> None:
         poll = select.poll()
         for fd in (self._control_fd, self._signal_fd, self._nudge_fd):
             poll.register(fd, select.POLLIN)
@@ -103,7 +129,7 @@ class Lifeline:
 
     def _take_signals(self) -> None:
         numbers = set(os.read(self._signal_fd, 4096))
-        if numbers & _STOPS:
+        if numbers & self._stops:
             self._stop.set("stop")
 
     def _take_orders(self) -> bool:
@@ -158,7 +184,7 @@ class Lifeline:
 
     def _hold_signals(self) -> None:
         # Held back until the fork has let go of our wakeup pipe: see `_let_go`.
-        self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)
 
     def _free_signals(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
@@ -170,7 +196,7 @@ class Lifeline:
         stop this process instead, and not the one that was meant.
         """
         signal.set_wakeup_fd(-1)
-        for number in _STOPS:
+        for number in self._handled:
             if signal.getsignal(number) is _ignore_in_python:
                 signal.signal(number, signal.SIG_DFL)
         self._free_signals()

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from supervisor.board import Page
 from workers.base import Reject, Retry, Skip
+from workers.handlers import end_fork
 from workers.sources.source import Delivery
 
 
@@ -74,6 +75,7 @@ class Pool:
         self._page = page
         self._doorbell = doorbell
         self._size = size
+        self._pid = os.getpid()
         self._inbox: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._results: deque[Task] = deque()
         self.outstanding = 0
@@ -130,6 +132,7 @@ class Pool:
             else:
                 self._page.working_on(index, task.delivery.number)
                 self._run(task)
+                end_fork(self._pid, task.error)
                 self._page.working_on(index, 0)
             give(task)
             if self.eager or self._inbox.qsize() <= self.low or len(self._results) >= self._size:

@@ -86,7 +86,7 @@ def _begin(slot: Slot) -> Child:
     # Not chained: a dump is a look at a live process, and must not end it.
     faulthandler.register(signal.SIGUSR2, file=sys.stderr, all_threads=True, chain=False)
     stop = StopToken()
-    lifeline = Lifeline(slot.control_fd, stop, slot.job.stop_timeout)
+    lifeline = Lifeline(slot.control_fd, stop, slot.job.stop_timeout, slot.job.stop_signal)
     lifeline.listen()
     return Child(slot, stop, lifeline, report, Title(slot.job.kind, slot.name))
 

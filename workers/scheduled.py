@@ -7,6 +7,7 @@ up. A run that fails is logged and counted, and the next one comes in its turn.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from supervisor.board import Phase
 from supervisor.errors import ExitCode
 from workers.base import FOR_EVER_NS, Context
-from workers.handlers import Handler
+from workers.handlers import Handler, end_fork
 
 if TYPE_CHECKING:
     from workers.runtime import Child
@@ -76,11 +77,13 @@ def _run_once(child: Child, handler: Handler, context: Context) -> None:
     page = child.slot.page
     page.set_in_flight(1)
     _show(child, busy=True)
-    begun = time.monotonic()
+    begun, pid = time.monotonic(), os.getpid()
     try:
         handler.call(context)
+        end_fork(pid, None)
         page.count(done=1)
     except Exception as error:
+        end_fork(pid, error)
         page.count(failed=1)
         context.logger.exception("run failed: %s", error or type(error).__name__)
     page.observe(time.monotonic() - begun)

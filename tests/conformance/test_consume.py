@@ -86,6 +86,17 @@ def test_failures_are_retried_and_then_dead(
     assert one.said("message is dead: ValueError: failure 4")
 
 
+def test_a_fork_that_comes_back_from_the_handler_is_no_second_consumer(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("t", {"fork": True}, *range(20))
+    one = nursery.fork(shop.job(bench.url, journal.path, concurrency=2))
+    one.until(empty(bench))
+    assert stop(one) == 0
+    assert set(journal.counts("end").values()) == {1}
+    assert (one.page.read().done, one.page.read().failed) == (21, 0)
+
+
 def test_an_error_that_cannot_be_shown_is_a_failure_like_any_other(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:

@@ -74,6 +74,10 @@ def handle(message: Message, context: Context) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if message.attempt <= orders.get("fail", 0):
         raise ValueError(f"failure {message.attempt}")
+    if orders.get("fork"):
+        if not (pid := os.fork()):
+            raise ValueError("in the fork")
+        os.waitpid(pid, 0)
     if orders.get("speechless"):
         raise Speechless
     if "raise" in orders and message.attempt == 1:

@@ -53,6 +53,34 @@ def test_a_signal_is_a_stop(nursery: Nursery, number: int) -> None:
     assert one.wait() == 0
 
 
+def test_its_own_stop_signal_is_a_stop(nursery: Nursery) -> None:
+    one = nursery.fork(worker(waits, stop_signal=signal.SIGQUIT))
+    one.until_ready()
+    one.kill(signal.SIGQUIT)
+    assert one.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_for_the_master_does_no_harm(nursery: Nursery, number: int) -> None:
+    one = nursery.fork(worker(waits))
+    one.until_ready()
+    one.kill(number)
+    one.order(b"stop stop")
+    assert one.wait() == 0
+
+
+def closes_everything(context: Context) -> None:
+    os.closerange(3, 4096)
+    context.wait(60)
+
+
+def test_a_process_that_can_hear_no_order_leaves(nursery: Nursery) -> None:
+    one = nursery.fork(worker(closes_everything))
+    one.until_ready()
+    one.order(b"stop stop")
+    assert one.wait() == 70
+
+
 def test_death_of_the_master_is_a_stop(nursery: Nursery) -> None:
     one = nursery.fork(worker(waits))
     one.until_ready()
@@ -300,6 +328,26 @@ class Tick:
 
     def close(self) -> None:
         logging.getLogger().info("closed")
+
+
+def forks_and_fails(context: Context) -> None:
+    pid = os.fork()
+    if not pid:
+        raise ValueError("in the fork")
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    context.logger.info("the fork ended with %d", code)
+
+
+def test_a_fork_that_comes_back_from_a_run_keeps_no_rhythm_of_its_own(nursery: Nursery) -> None:
+    handler = f"{__name__}:forks_and_fails"
+    one = nursery.fork(
+        Job(name="s", kind="daemon", type="scheduled", handler=handler, run_at_start=True)
+    )
+    one.until(lambda: one.page.read().done)
+    one.order(b"stop stop")
+    assert one.wait() == 0
+    assert one.said("the fork ended with 1")
+    assert one.page.read().failed == 0
 
 
 def test_scheduled_goes_on_after_a_failed_run(nursery: Nursery) -> None:
