@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 import threading
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from pythonjsonlogger.json import JsonFormatter
 
 from supervisor import slot
+
+_OURS: Final = ("time", "level", "logger")
+"""What no `extra` may replace; `message` is refused by `logging` itself."""
 
 
 class Report:
@@ -77,12 +82,14 @@ class RecordFormatter(JsonFormatter):
     """The JSON of one record: our four keys first, then what the caller gave as `extra`."""
 
     def __init__(self) -> None:
-        super().__init__(json_default=str, json_ensure_ascii=False)
+        # NaN is no JSON: the master could read nothing of the whole record.
+        encode = partial(json.dumps, allow_nan=False)
+        super().__init__(json_serializer=encode, json_default=_text, json_ensure_ascii=False)
 
     def add_fields(
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
     ) -> None:
-        """Fill in the fields; an `extra` that is named like one of ours does not replace it."""
+        """Fill in the fields; an `extra` that is named like one of ours goes under `fields`."""
         ours = {
             "time": _rfc3339(record.created),
             "level": record.levelname.lower(),
@@ -91,6 +98,8 @@ class RecordFormatter(JsonFormatter):
         }
         log_data.update(ours)
         super().add_fields(log_data, record, message_dict)
+        if theirs := {key: vars(record)[key] for key in _OURS if key in vars(record)}:
+            log_data["fields"] = theirs
         log_data.update(ours)
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
@@ -99,7 +108,21 @@ class RecordFormatter(JsonFormatter):
             return super().jsonify_log_record(log_data)
         except (TypeError, ValueError):
             # Keys that are no text, circles: the record still tells what happened.
-            return json.dumps({str(key): str(value) for key, value in log_data.items()})
+            return json.dumps({str(key): _simple(value) for key, value in log_data.items()})
+
+
+def _simple(value: object) -> object:
+    is_simple = value is None or isinstance(value, (str, int))
+    is_number = isinstance(value, float) and math.isfinite(value)
+    return value if is_simple or is_number else _text(value)
+
+
+def _text(value: object) -> str:
+    """Give anything as text; what cannot even be shown is no reason to lose the record."""
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 _FORMATTER: Final = RecordFormatter()

@@ -96,6 +96,27 @@ def test_records_carry_our_keys_and_the_extras(nursery: Nursery) -> None:
     assert record["level"] == "info"
     assert record["logger"] == "w"
     assert record["time"].endswith("Z")
+    assert record["fields"] == {"time": "mine"}
+
+
+class Shy:
+    def __str__(self) -> str:
+        raise ValueError("do not look")
+
+
+def logs_what_is_no_json(context: Context) -> None:
+    context.logger.error("not a number", extra={"ratio": float("nan"), "n": 3})
+    context.logger.error("shy", extra={"who": Shy(), "whom": {(1, 2): Shy()}})
+
+
+def test_a_record_keeps_its_level_and_its_words_whatever_its_extras(nursery: Nursery) -> None:
+    one = nursery.fork(worker(logs_what_is_no_json))
+    assert one.wait() == 0
+    first, second = one.logged()
+    assert (first["level"], first["message"]) == ("error", "not a number")
+    assert (first["ratio"], first["n"]) == ("nan", 3)
+    assert (second["level"], second["message"]) == ("error", "shy")
+    assert second["who"] == "<Shy>"
 
 
 def fails(_context: Context) -> None:
