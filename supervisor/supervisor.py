@@ -119,6 +119,7 @@ class Supervisor:
         self._stops_asked = 0
         self._deaf_until = 0.0
         self._orphans_told = False
+        self._orphans_killed: set[int] = set()
         self._stop_replies: list[Callable[[], None]] = []
         self._waiting: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self._inbox: deque[tuple[Seat, Event, Exit | None]] = deque()
@@ -474,6 +475,9 @@ class Supervisor:
 
     def _kill_orphans(self) -> None:
         orphans = descendants.reap_orphans(())
+        for pid in orphans - self._orphans_killed:
+            _log.warning("killing pid %d, an orphan of no known job", pid)
+        self._orphans_killed |= orphans
         descendants.signal_all(orphans, signal.SIGKILL)
         if orphans:
             self.loop.at("orphans", now() + 1.0, self._kill_orphans)
@@ -496,12 +500,19 @@ class Supervisor:
             "killed": [seat.name for seat in seats if seat.killed],
         }
 
+    def last_report(self) -> protocol.StopReport:
+        """Give the report of the stop of everything, with what belonged to no seat of ours."""
+        report = self.stop_report(self.seats.values())
+        orphans = [f"pid {pid}" for pid in sorted(self._orphans_killed)]
+        report["killed"] += [*sorted(self._vigil.killed.difference(report["killed"])), *orphans]
+        return report
+
     def on_stopped(self, reply: Callable[[], None]) -> None:
         """Call back with the stop's report ready, just before the master leaves."""
         self._stop_replies.append(reply)
 
     def _farewell(self) -> int:
-        report = self.stop_report(self.seats.values())
+        report = self.last_report()
         _log.info("stopped: %d drained, %d abandoned", report["drained"], report["abandoned"])
         for reply in self._stop_replies:
             reply()

@@ -94,7 +94,7 @@ def _stop(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> No
 def _shutdown(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
     """Take everything down; the answer comes just before the master leaves."""
     window_s = protocol.seconds(request, "timeout")
-    supervisor.on_stopped(lambda: reply.send(supervisor.stop_report(supervisor.seats.values())))
+    supervisor.on_stopped(lambda: reply.send(supervisor.last_report()))
     supervisor.begin_stop(window_s=window_s)
 
 

@@ -37,6 +37,7 @@ class Vigil:
         self._remnants: dict[int, remains.Remnant] = {}
         self._deserted: set[str] = set()
         self._deadline = math.inf
+        self.killed: set[str] = set()  # by the stop of everything
 
     def __len__(self) -> int:
         """Count what is still waited for."""
@@ -51,7 +52,7 @@ class Vigil:
         """Wait no longer than that: the whole supervisor stops."""
         self._deadline = deadline
         for pidfd, remnant in self._remnants.items():
-            self._loop.at(pidfd, deadline, partial(_kill, remnant))
+            self._loop.at(pidfd, deadline, partial(self._kill, remnant))
 
     def _meet(self, found: Iterable[remains.Remnant]) -> set[str]:
         """Wait for these too; gives the slots that they belong to."""
@@ -68,7 +69,7 @@ class Vigil:
                 remains.tell(remnant)
             self._loop.watch(pidfd, READ, partial(self._on_end, pidfd, remnant))
             kill_at = min(now() + remnant.stop_timeout, self._deadline)
-            self._loop.at(pidfd, kill_at, partial(_kill, remnant))
+            self._loop.at(pidfd, kill_at, partial(self._kill, remnant))
         return slots
 
     def _on_end(self, pidfd: int, remnant: remains.Remnant, _mask: int) -> None:
@@ -94,7 +95,8 @@ class Vigil:
     def _pids(self, slot: str) -> set[int]:
         return {remnant.pid for remnant in self._remnants.values() if remnant.slot == slot}
 
-
-def _kill(remnant: remains.Remnant) -> None:
-    _log.warning("%s: killing pid %d, of an earlier master", remnant.slot, remnant.pid)
-    remains.kill(remnant)
+    def _kill(self, remnant: remains.Remnant) -> None:
+        _log.warning("%s: killing pid %d, of an earlier master", remnant.slot, remnant.pid)
+        if self._deadline < math.inf:
+            self.killed.add(remnant.slot)
+        remains.kill(remnant)

@@ -68,6 +68,19 @@ def lonely(context):
     os.wait()
     context.wait(1e6)
 
+def deserted(context):
+    """The same, and it ignores TERM; what is ignored stays so over an exec."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if not os.fork():
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.closerange(0, 4096)
+        os.execve("/bin/sleep", ["sleep", "1000"], {})
+    os.wait()
+    note("deserted")
+    context.wait(1e6)
+
 def brief(context):
     sit(context.name)
     daemonise("fork", context.name)
@@ -226,6 +239,17 @@ def test_an_orphan_of_nobody_lives_until_the_full_stop(supervise: Supervise) -> 
     assert supervisor.stop() == 0
     assert supervisor.tree() == ()
     assert len(Ledger(supervisor).pids("bye")) == 2, "asked before it was killed"
+
+
+def test_an_orphan_of_nobody_that_has_to_be_killed_is_told(supervise: Supervise) -> None:
+    supervisor = supervise(section("lonely", target="family:deserted"), MODULES)
+    Ledger(supervisor).wait("deserted")
+    (orphan,) = (pid for pid in supervisor.tree() if kernel.title_of(pid) == "sleep 1000")
+    done = supervisor.cli("stop", "--timeout", "1s")
+    assert done.returncode == 1
+    assert f"killed: pid {orphan}" in done.stdout
+    assert supervisor.wait_exit() == 0
+    assert supervisor.tree() == ()
 
 
 def test_orphans_that_have_ended_are_reaped(supervise: Supervise) -> None:

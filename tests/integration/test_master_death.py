@@ -209,7 +209,7 @@ def test_killed_again_and_again_it_never_runs_a_twin(supervise: Supervise) -> No
             supervisor.wait_ready()
         supervisor.kill()
         supervisor.start(wait=False)
-        ledger.wait("sit", "plain:0", count=round_)
+        supervisor.wait_state("plain:0", "RUNNING")
     supervisor.wait_ready()
     assert ledger.no_twins()
     assert supervisor.cli("stop").returncode in (0, 1)
@@ -278,6 +278,18 @@ def test_a_second_signal_shortens_the_wait_for_the_past(supervise: Supervise) ->
     supervisor.send(signal.SIGTERM)
     assert supervisor.wait_exit() == 1
     assert supervisor.tree() == ()
+
+
+def test_a_stop_tells_what_of_the_past_it_had_to_kill(supervise: Supervise) -> None:
+    supervisor = supervise(program("deaf", stop_timeout="600s"), MODULES)
+    Ledger(supervisor).wait("up")
+    supervisor.kill()
+    supervisor.start(wait=False)
+    supervisor.wait_line("deaf:0: waiting for pid ")
+    done = supervisor.cli("stop", "--timeout", "300ms")
+    assert done.returncode == 1
+    assert "killed: deaf:0" in done.stdout
+    assert supervisor.wait_exit() == 0
 
 
 def test_a_job_that_waits_for_the_past_can_be_stopped(supervise: Supervise) -> None:
