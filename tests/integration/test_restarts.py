@@ -88,7 +88,7 @@ def test_a_flapping_job_waits_ever_longer_and_then_gives_up(supervise: Supervise
     # 0.1, 0.2, 0.4, 0.8 s with a jitter of 20 %, rounded
     assert len(waits) == 4
     assert waits[0] < waits[1] < waits[2] < waits[3]
-    (error,) = [line for line in supervisor.log_lines() if line["level"] == "error"]
+    error = supervisor.wait_line(lambda line: bool(line["level"] == "error"))
     assert error["message"].startswith("flaps:0 RUNNING -> FATAL: exit 1: ")
     assert restart_steady(supervisor)["restarts"] == 1, "the others come back at once"
     assert len(Ledger(supervisor).pids("sit", "flaps:0")) == 5
