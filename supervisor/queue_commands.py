@@ -8,10 +8,11 @@ imports stand inside the functions as well; `cli` says why.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 import click
 
@@ -90,6 +91,10 @@ def publish(
     Without JSON, every line of the standard input is a message.
     """
     delay_s = duration(delay, "--delay") or 0.0
+    if message_id == "":
+        raise UsageError("--id is empty; leave it out for a random one")
+    if url is not None:
+        _check_topic(topic)
     payloads = _payloads(payload)
     if message_id is not None and len(payloads) > 1:
         raise UsageError("--id is for one message, and here are more")
@@ -165,10 +170,22 @@ def dead_show(invocation: Invocation, topic: str, message_id: str, as_json: bool
         print_lines(render.dead_letter(letter))
 
 
+def _check_topic(topic: str) -> None:
+    """Refuse a name that no job could ever list; without --url the jobs' own names decide."""
+    from supervisor import values
+
+    try:
+        good = values.topic_name(topic) == topic
+    except ValueError:
+        good = False
+    if not good:
+        raise UsageError(f"{topic!a} is no topic name; letters, digits, _ . - and at most 200")
+
+
 def _payloads(text: str | None) -> list[object]:
     """Give the messages to publish; all are read before the first is sent."""
     if text is not None:
-        return [_parsed(text, "JSON")]
+        return [_parsed(text, "the message")]
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("what is the message? Give JSON, or pipe in one JSON a line")
     return list(_parsed_lines(sys.stdin))
@@ -182,10 +199,21 @@ def _parsed_lines(lines: Iterable[str]) -> Iterator[object]:
 
 def _parsed(text: str, what: str) -> object:
     try:
-        value: object = json.loads(text)
+        value: object = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{what} is not JSON: {error}; a text needs quotes: '\"text\"'") from None
     return value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is a word of Python's, and no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits} is more than a number can hold")
+    return number
 
 
 def _workers_commands() -> _Commands:

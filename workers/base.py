@@ -23,6 +23,10 @@ FOR_EVER_NS: Final = 2**62
 """A parking time that never comes: 146 years of CLOCK_MONOTONIC."""
 
 
+LONGEST_DELAY_S: Final = 1e9
+"""Thirty years: whatever is above is a mistake, and above all no number a queue could hold."""
+
+
 class Skip(Exception):
     """The message needs no work, for a reason of the business: logged, acknowledged, counted."""
 
@@ -39,8 +43,8 @@ class Retry(Exception):
 
     def __init__(self, reason: str = "", *, after: float | None = None) -> None:
         super().__init__(reason)
-        if after is not None and after < 0:
-            raise ValueError(f"Retry(after={after}): a delay cannot be negative")
+        if after is not None and not 0 <= after <= LONGEST_DELAY_S:
+            raise ValueError(f"Retry(after={after}): a delay is 0 s to {LONGEST_DELAY_S:g} s")
         self.after = after
 
 

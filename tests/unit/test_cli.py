@@ -263,7 +263,11 @@ def test_publish_reads_a_message_a_line(
 @pytest.mark.parametrize(
     ("words", "lines", "message"),
     [
-        (["hello"], "", "JSON is not JSON"),
+        (["hello"], "", "the message is not JSON"),
+        (["NaN"], "", "the message is not JSON: NaN"),
+        (['{"a": [-Infinity]}'], "", "the message is not JSON: -Infinity"),
+        ([], "1\n1e999\n", "line 2 of the input (nothing was published) is not JSON: 1e999"),
+        (["1", "--id", ""], "", "--id is empty"),
         (["{"], "", "quotes"),
         ([], '{"a": 1}\n{"a"\n', "line 2 of the input (nothing was published) is not JSON"),
         (["--id", "x"], "1\n2\n", "--id is for one message"),
@@ -282,6 +286,15 @@ def test_publish_sends_all_or_nothing(
     ended = run("-c", "w.ini", "publish", "mails", *words)
     assert ended.code == 2
     assert message in ended.err
+    assert published == []
+
+
+def test_publish_to_a_topic_that_no_job_could_list_is_refused(
+    run: Run, published: list[tuple[object, ...]]
+) -> None:
+    ended = run("-c", "w.ini", "publish", "a\n", "1", "--url", "sqlite:///q.db")
+    assert ended.code == 2
+    assert "'a\\n' is no topic name" in ended.err
     assert published == []
 
 

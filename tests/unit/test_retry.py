@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +90,7 @@ def test_a_word_of_the_handler_holds_during_a_stop_too() -> None:
     assert decision.verdict is Verdict.DEAD
 
 
-def test_a_negative_retry_is_refused() -> None:
-    with pytest.raises(ValueError, match="negative"):
-        Retry(after=-1)
+@pytest.mark.parametrize("after", [-1, math.nan, math.inf, 1e300])
+def test_a_delay_that_is_none_is_refused(after: float) -> None:
+    with pytest.raises(ValueError, match="a delay is 0 s to"):
+        Retry(after=after)
