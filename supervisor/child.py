@@ -175,7 +175,6 @@ def _become(launch: Launch) -> None:
     os.environ[MARK] = launch.mark
     # What has come since the master froze its objects is not ours to collect either.
     gc.freeze()
-    gc.enable()
 
 
 def _redirect(launch: Launch) -> None:

@@ -61,11 +61,11 @@ def preload(modules: Iterable[str]) -> None:
 def freeze() -> None:
     """Move all objects out of the collector's sight, so that it does not unshare their pages.
 
-    After the last import and before the first fork; the child turns the collector on again.
+    After the last import and before the first fork. The collector stays on for what comes later: a
+    master runs for months, and circles are made by every exception.
     Source: gc.freeze in Python's documentation; measured in a child of a 60 MB parent: 13.7 MB of
     private memory without it, 2.3 with it.
     """
-    gc.disable()
     gc.freeze()
 
 
