@@ -63,9 +63,9 @@ class Judge:
         return Burial(
             delivery=decision.delivery,
             queue=task.delivery.topic if self._dead_letter == "on" else self._dead_letter,
-            id=task.id,
-            error=_in_words(task.error),
-            traceback=task.traceback,
+            id=_writable(task.id),
+            error=_writable(_in_words(task.error)),
+            traceback=_writable(task.traceback),
             origin=self._name,
         )
 
@@ -106,6 +106,11 @@ def _in_words(error: BaseException | None) -> str:
     if isinstance(error, (Skip, Reject, Retry, Crashed)):
         return text or type(error).__name__
     return f"{type(error).__name__}: {text}"
+
+
+def _writable(text: str) -> str:
+    r"""Escape what no queue can write down: half a character, which `\ud800` is in JSON."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _trace(error: BaseException) -> BaseException | None:

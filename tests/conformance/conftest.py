@@ -26,6 +26,7 @@ class Bench(Protocol):
 
     def source(self, owner: str, lease_s: float = LEASE_S) -> Source: ...
     def publish(self, topic: str, *data: object, delay_s: float = 0.0) -> None: ...
+    def publish_raw(self, topic: str, *bodies: bytes, delay_s: float = 0.0) -> None: ...
     def depth(self, topic: str) -> Depth: ...
     def letters(self, topic: str) -> list[Letter]: ...
     def pause(self, topic: str) -> None: ...
@@ -43,8 +44,11 @@ class SqliteBench:
         return SqliteSource(self._path, owner, lease_s=lease_s, io_timeout=5)
 
     def publish(self, topic: str, *data: object, delay_s: float = 0.0) -> None:
-        desk = SqliteDesk(self._path, io_timeout=5, create=True)
         bodies = [codec.encode(topic, one, message_id=str(one).replace(" ", "")) for one in data]
+        self.publish_raw(topic, *bodies, delay_s=delay_s)
+
+    def publish_raw(self, topic: str, *bodies: bytes, delay_s: float = 0.0) -> None:
+        desk = SqliteDesk(self._path, io_timeout=5, create=True)
         desk.publish(topic, bodies, delay_s)
         desk.close()
 

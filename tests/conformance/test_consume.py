@@ -108,6 +108,19 @@ def test_an_error_that_cannot_be_shown_is_a_failure_like_any_other(
     assert set(journal.counts("end").values()) == {1}
 
 
+def test_words_that_no_queue_can_write_down_are_escaped(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish_raw("t", rb'{"id": "\ud800", "data": 1}')  # it fails at writing its journal
+    bench.publish("t", {"unwritable": True})
+    one = nursery.fork(shop.job(bench.url, journal.path, retries=0))
+    one.until(empty(bench))
+    assert stop(one) == 0
+    errors = {letter.error: letter for letter in bench.letters("t")}
+    assert "\\udcff" in errors.pop("ValueError: \\udcff").traceback
+    assert [letter.id for letter in errors.values()] == ["\\ud800"]
+
+
 def test_without_retries_and_dead_letters_a_failure_is_dropped(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:

@@ -80,6 +80,8 @@ def handle(message: Message, context: Context) -> None:
         os.waitpid(pid, 0)
     if orders.get("speechless"):
         raise Speechless
+    if orders.get("unwritable"):
+        raise ValueError(os.fsdecode(b"\xff"))
     if "raise" in orders and message.attempt == 1:
         raise {"skip": Skip("why"), "reject": Reject("why"), "retry": Retry("why", after=0.05)}[
             orders["raise"]
