@@ -7,7 +7,7 @@ asked for has come about. Nothing else in the master is reachable from outside.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -107,10 +107,18 @@ def _logs(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> No
     extra = ("master",)
     chosen = protocol.select(protocol.names(request), supervisor.jobs, extra=extra)
     number = protocol.count(request, "n", 100)
-    lines = [line for name in chosen for line in supervisor.log.tail(name, number)]
-    reply.send({"lines": sorted(lines, key=_moment)[-number:] if number else []})
+    dated = [pair for name in chosen for pair in _dated(supervisor.log.tail(name, number))]
+    dated.sort(key=lambda pair: pair[0])
+    reply.send({"lines": [line for _, line in dated][-number:] if number else []})
 
 
-def _moment(line: str) -> str:
-    """Give the time that each line begins with: the lines of several processes are merged."""
-    return line.partition(" ")[0]
+def _dated(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Put the time before each line, by which those of several processes are merged.
+
+    An indented line belongs to the record above it: a traceback stays in one piece.
+    """
+    moment = ""
+    for line in lines:
+        if not line.startswith(" "):
+            moment = line.partition(" ")[0]
+        yield moment, line

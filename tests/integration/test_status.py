@@ -258,3 +258,25 @@ def test_logs_of_processes(supervise: Supervise, name: str) -> None:
     assert sorted(lines) == (expected if ":" in name else ["hello from worker:0", *expected])
     master = supervisor.cli("logs", "master").stdout
     assert "worker:0 STOPPED -> STARTING" in master
+
+
+def test_a_traceback_stands_below_its_record(supervise: Supervise) -> None:
+    fails = """
+    import logging
+
+    def run(context):
+        for word in ("before", "after"):
+            print(word, flush=True)
+            try:
+                raise ValueError(word)
+            except ValueError:
+                context.logger.exception("it failed")
+        context.wait(1e6)
+    """
+    supervisor = supervise(section("fails", target="fails:run"), {"fails": fails})
+    supervisor.wait_line(lambda line: "ValueError: after" in line.get("exc_info", ""))
+    lines = supervisor.json("logs", "fails", "master")["lines"]
+    kept = [at for at, line in enumerate(lines) if "ERROR" in line]
+    assert len(kept) == 2
+    for at in kept:
+        assert lines[at + 1] == "    Traceback (most recent call last):"
