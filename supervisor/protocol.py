@@ -36,6 +36,12 @@ REPLY_BYTES: Final = 8 * 1024 * 1024
 SOCKET_PATH_BYTES: Final = 107
 """What the kernel takes as the path of a unix socket. Source: unix(7), sun_path."""
 
+NAME_CHARACTERS: Final = 256
+"""The longest name or pattern: to compile one of 5,000 takes a second, and the loop waits."""
+
+_STRANGERS: Final = 10
+"""So many unknown names are told one by one, each with the nearest known one."""
+
 _PATTERN_CHARACTERS: Final = frozenset("*?[")
 
 Request = Mapping[str, object]
@@ -222,6 +228,8 @@ def names(request: Request) -> tuple[str, ...]:
     value = request.get("names", [])
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise UsageError("names must be a list of strings")
+    if any(len(name) > NAME_CHARACTERS for name in value):
+        raise UsageError(f"a name or a pattern has {NAME_CHARACTERS} characters at most")
     return tuple(value)
 
 
@@ -266,7 +274,10 @@ def select(
         else:
             chosen |= found
     if strangers:
-        raise NoSuchJob("\n".join(_stranger(name, [*extra, *jobs, *order]) for name in strangers))
+        lines = [_stranger(name, [*extra, *jobs, *order]) for name in strangers[:_STRANGERS]]
+        if len(strangers) > _STRANGERS:
+            lines.append(f"and {len(strangers) - _STRANGERS} more")
+        raise NoSuchJob("\n".join(lines))
     return tuple(name for name in order if name in chosen)
 
 

@@ -57,6 +57,16 @@ def test_every_unknown_name_is_told_with_the_nearest_known_one() -> None:
     ]
 
 
+def test_no_request_keeps_the_loop_busy() -> None:
+    with pytest.raises(UsageError, match="256 characters"):
+        protocol.names({"names": ["[" * 257]})
+    with pytest.raises(NoSuchJob) as caught:
+        protocol.select([f"x{number}" for number in range(1000)], JOBS)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 11
+    assert lines[-1] == "and 990 more"
+
+
 def test_master_is_a_name_only_where_it_is_allowed() -> None:
     assert protocol.select(["master"], JOBS, extra=["master"]) == ("master",)
     assert "master" not in protocol.select(["*"], JOBS, extra=["master"])
