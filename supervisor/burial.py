@@ -71,11 +71,7 @@ class Burial:
         After a drained stop it is told first and killed at the deadline of the stop; after any
         other death it is killed at once, so that its successor meets no half of it.
         """
-        living = descendants.reap_orphans(self._seats.living_pids())
-        owners = {pid: other.name for pid, other in self._seats.by_pid.items()}
-        left = {
-            pid for pid in living if descendants.slot_of(pid, self._instance, owners) == seat.name
-        }
+        left = self._left_by(seat)
         is_new = left - seat.leftovers
         seat.leftovers = left
         if not left:
@@ -84,6 +80,23 @@ class Burial:
             asked = seat.status.state is State.STOPPING and not seat.killed
             _log.info("%s: ending %d process(es) that it has left", seat.name, len(left))
             descendants.signal_all(is_new, signal.SIGTERM if asked else signal.SIGKILL)
+
+    def _left_by(self, seat: Seat) -> set[int]:
+        """Find what lives of all that the dead process of this seat has begun.
+
+        One that ends between the list and our question to it is nobody's any more, and has left
+        its children to us after the list was made: a process that is just becoming a daemon. So
+        we look until nothing new has come.
+        """
+        owners = {pid: other.name for pid, other in self._seats.by_pid.items()}
+        seen: set[int] = set()
+        while True:
+            living = descendants.reap_orphans(self._seats.living_pids())
+            names = {pid: descendants.slot_of(pid, self._instance, owners) for pid in living}
+            left = {pid for pid, name in names.items() if name == seat.name}
+            if left or living <= seen:
+                return left
+            seen = living
 
     def _end(self, seat: Seat) -> None:
         process, how = seat.process, seat.exit

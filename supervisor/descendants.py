@@ -32,16 +32,22 @@ def reap_orphans(known: Iterable[int]) -> set[int]:
     """Reap the dead among the adopted; returns the pids of those that live.
 
     Each is waited for by its own pid: `waitpid(-1)` would take the exit status of a job's process
-    away from its pidfd.
+    away from its pidfd. One that has died since we looked has left its children to us, so we look
+    again until none has.
     """
-    living = set()
-    for pid in adopted(known):
-        try:
-            if os.waitpid(pid, os.WNOHANG)[0] == 0:
-                living.add(pid)
-        except ChildProcessError:
-            continue
-    return living
+    known = set(known)
+    while True:
+        found = adopted(known)
+        living = {pid for pid in found if not _reaped(pid)}
+        if living == found:
+            return living
+
+
+def _reaped(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
 
 
 def slot_of(pid: int, instance: str, leaders: dict[int, str]) -> str | None:

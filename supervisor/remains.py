@@ -24,6 +24,7 @@ from supervisor.loop import now
 
 _UNKNOWN_STOP_TIMEOUT_S: Final = 30.0
 _DIES_WITHIN_S: Final = 5.0
+_LOOKS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,17 @@ def find(state_dir: Path, instance_name: str) -> tuple[Remnant, ...]:
         if one.alive()
     ]
     leaders = {remnant.pid for remnant in found}
-    for pid in kernel.processes():
-        if pid in leaders or pid == os.getpid():
-            continue
-        slot = _slot_of(pid, instance_name, current)
-        if slot is not None:
-            given = patience.get(slot, _UNKNOWN_STOP_TIMEOUT_S)
-            found.append(Remnant(slot, pid, leader=False, stop_timeout=given))
+    seen = {os.getpid(), *leaders}
+    for _ in range(_LOOKS):
+        # Again for those that were begun meanwhile: their parent may have ended before we came to
+        # it, and a daemon would slip through.
+        fresh = set(kernel.processes()) - seen
+        seen |= fresh
+        for pid in fresh:
+            slot = _slot_of(pid, instance_name, current)
+            if slot is not None:
+                given = patience.get(slot, _UNKNOWN_STOP_TIMEOUT_S)
+                found.append(Remnant(slot, pid, leader=False, stop_timeout=given))
     return tuple(found)
 
 
