@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from supervisor import __version__, protocol
 from supervisor.errors import ExitCode
 from supervisor.loop import now
-from supervisor.states import Kind
+from supervisor.states import Goal, Kind
 
 if TYPE_CHECKING:
     # The Supervisor makes this table of itself; at run time the import would be a circle.
@@ -79,15 +79,25 @@ def _raise(supervisor: Supervisor, request: protocol.Request, reply: Reply, kind
 
 
 def _stop(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
-    """Take processes down, and answer when they are, with all that they began."""
+    """Take processes down, and answer when they are, with all that they began.
+
+    A start or restart that comes before the end is somebody's later wish: this one has failed.
+    """
     chosen = protocol.select(protocol.names(request), supervisor.jobs)
     seats = [supervisor.seats[name] for name in chosen]
     for seat in seats:
         seat.forget_last_stop()
     supervisor.happen(chosen, Kind.STOP, window_s=protocol.seconds(request, "timeout"))
+
+    def answer() -> None:
+        back = [seat.name for seat in seats if not seat.at_rest]
+        if back:
+            reply.fail(ExitCode.FAILED, f"started again before it had stopped: {', '.join(back)}")
+        else:
+            reply.send(supervisor.stop_report(seats))
+
     supervisor.when(
-        lambda: all(seat.at_rest for seat in seats),
-        lambda: reply.send(supervisor.stop_report(seats)),
+        lambda: all(seat.at_rest or seat.status.goal is Goal.UP for seat in seats), answer
     )
 
 

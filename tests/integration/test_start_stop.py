@@ -256,6 +256,24 @@ def test_a_start_returns_when_its_job_is_stopped_meanwhile(supervise: Supervise)
     assert "slow:0 is STOPPED" in errors
 
 
+def test_a_stop_returns_when_its_job_is_started_meanwhile(supervise: Supervise) -> None:
+    supervisor = supervise(GATED, MODULES)
+    command = [sys.executable, "-m", "supervisor", "stop", "-c", str(supervisor.conf), "gated"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as stop:
+        try:
+            Ledger(supervisor).wait("draining")
+            start = [*command[:3], "start", *command[4:]]
+            with subprocess.Popen(start) as start_again:
+                _, errors = stop.communicate(timeout=20)
+                Ledger(supervisor).open("gate")
+                assert start_again.wait(20) == 0
+        finally:
+            stop.kill()
+    assert stop.returncode == 1
+    assert errors == "supervisor: started again before it had stopped: gated:0\n"
+    assert supervisor.process("gated:0")["state"] == "RUNNING"
+
+
 def open_clients(supervisor: Supervisor) -> list[str]:
     """Give the connections of the master's control socket, itself not counted."""
     rows = Path("/proc/net/unix").read_text().splitlines()
