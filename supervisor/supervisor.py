@@ -38,7 +38,7 @@ from supervisor.burial import Burial
 from supervisor.capture import Capture
 from supervisor.config import Config, Job
 from supervisor.control import ControlServer
-from supervisor.errors import ConfigError, Problem, SupervisorError, configuration_fault
+from supervisor.errors import ConfigError, Problem, SupervisorError
 from supervisor.logs import Log
 from supervisor.loop import READ, Loop, now, on_the_second
 from supervisor.nursery import Nursery
@@ -172,6 +172,7 @@ class Supervisor:
 
     def _open_log(self) -> None:
         config = self.config
+        origin, section = config.origin("log_file"), "supervisor"
         try:
             self.log = Log.open(
                 config.log_file,
@@ -182,9 +183,11 @@ class Supervisor:
             )
             for job in config.jobs:
                 if job.log_file is not None:
+                    origin, section = job.origin("log_file"), f"{job.kind}:{job.name}"
                     self.log.route(job.name, job.log_file, job.log_max_bytes, job.log_backups)
         except OSError as error:
-            raise configuration_fault(config.path, f"cannot open a log_file: {error}") from None
+            words = f"{error.filename}: {error.strerror}; make its folder, or correct the path"
+            raise ConfigError(Problem(*origin, section, "log_file", words)) from None
         self.log.attach(self.loop)
         self.log.install()
         self._capture = Capture(self.loop, self.log)

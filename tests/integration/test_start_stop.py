@@ -362,6 +362,19 @@ def test_a_second_start_is_75_and_disturbs_nobody(supervise: Supervise) -> None:
     assert supervisor.stop() == 0
 
 
+def test_a_log_file_that_cannot_be_opened_is_told_with_its_line(supervise: Supervise) -> None:
+    jobs = POLITE + "log_file = nowhere/polite.log\n"
+    supervisor = supervise(jobs, MODULES, start=False).start(wait=False)
+    assert supervisor.wait_exit() == 78
+    lines = supervisor.conf.read_text().splitlines()
+    line = lines.index("log_file = nowhere/polite.log") + 1
+    assert supervisor.errors() == (
+        f"{supervisor.conf}:{line}: [daemon:polite] log_file: "
+        f"{supervisor.folder}/nowhere/polite.log: No such file or directory; "
+        "make its folder, or correct the path\n"
+    )
+
+
 def test_two_configurations_cannot_share_a_state_dir(supervise: Supervise) -> None:
     supervisor = supervise(POLITE, MODULES)
     settings = {"name": "other", "state_dir": str(supervisor.state_dir)}
