@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -34,11 +35,9 @@ class Notifier:
         if not self._address:
             return
         flags = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        with socket.socket(socket.AF_UNIX, flags) as sock:
-            try:
-                sock.sendto("\n".join(lines).encode(), self._address)
-            except OSError:
-                return  # systemd is busy or gone; the next word, or the watchdog, will tell
+        # It is busy or gone, or we have no descriptor: the next word, or the watchdog, will tell.
+        with suppress(OSError), socket.socket(socket.AF_UNIX, flags) as sock:
+            sock.sendto("\n".join(lines).encode(), self._address)
 
 
 class Listener:
@@ -65,6 +64,7 @@ class Listener:
         return {key: value for key, separator, value in pairs if separator}
 
     def close(self) -> None:
-        """Close the socket and remove its file."""
+        """Close the socket and remove its file, if that can be."""
         self._sock.close()
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.unlink()

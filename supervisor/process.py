@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from supervisor import kernel, signals
@@ -94,11 +95,12 @@ class Process:
             return False
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process itself; one that is dead does not mind."""
-        try:
+        """Send a signal to the process itself; one that is dead does not mind.
+
+        One that has become another user (`command = sudo …`) gets none, and is waited for.
+        """
+        with suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            return
 
     def kill_group(self) -> None:
         """Kill the process and all that is in its group; its session began with itself."""

@@ -85,9 +85,10 @@ def _open(state_dir: Path, name: str) -> int:
 def leave(state_dir: Path, name: str) -> None:
     """Clear the file of a slot whose process, with all that it began, is gone.
 
-    The empty file stays for the next one: to make a file takes longer than to open one.
+    The empty file stays for the next one: to make a file takes longer than to open one. Where the
+    disk refuses that, the file names a dead process, which does no harm.
     """
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         os.truncate(f"{state_dir}/{FOLDER}/{name}", 0)
 
 

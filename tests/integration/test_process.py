@@ -210,6 +210,20 @@ def test_the_end_of_the_control_pipe_is_seen_when_the_master_closes_it(tmp_path:
     ended(second)
 
 
+def test_a_process_that_may_not_be_signalled_is_left_alone(tmp_path: Path) -> None:
+    stranger = os.fork()
+    if stranger == 0:
+        # PID 1 is root's: what a `sudo` would be to a supervisor of another user.
+        with suppress(PermissionError):
+            os.setuid(65534)
+        pidfd = os.pidfd_open(1)
+        with pytest.raises(PermissionError):
+            signal.pidfd_send_signal(pidfd, 0)
+        Process(1, pidfd, Pipes.make()).signal(0)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(stranger, 0)[1]) == 7
+
+
 def test_a_spawn_without_descriptors_fails_cleanly(tmp_path: Path) -> None:
     before = kernel.descriptors()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
