@@ -133,7 +133,7 @@ class Supervisor:
             while not self._is_over():
                 self.loop.turn()
         except BaseException:
-            # What the log still holds back is what one wants to read after a crash.
+            _log.critical("the supervisor fails; its children drain and leave", exc_info=True)
             self.log.flush()
             raise
         return self._farewell()
@@ -354,8 +354,8 @@ class Supervisor:
 
     def _watch_heartbeat(self, seat: Seat) -> None:
         """Look at the board when the process would be overdue, and not before."""
-        if not seat.is_watched or not seat.status.alive or seat.process is None:
-            return
+        if not seat.is_watched or seat.status.state is not State.RUNNING:
+            return  # one that drains has its own deadline
         timeout = seat.job.heartbeat_timeout
         overdue_at = seat.overdue_at()
         if overdue_at is not None and overdue_at <= now():

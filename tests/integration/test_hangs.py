@@ -54,6 +54,13 @@ def hangs_at_stop(context):
     note("stopping")
     sum(itertools.repeat(0))
 
+def leaves_slowly(context):
+    sit(context.name)
+    context.beat()
+    context.wait(1e6)
+    while not is_open("gate"):
+        context.stop.fast.wait(0.01)
+
 def handle(message, context):
     note("handled", message.id)
 '''
@@ -138,6 +145,16 @@ def test_a_hang_at_the_stop_is_shown_and_killed_in_time(supervise: Supervise) ->
     assert "killed: hangs:0" in done.stdout
     assert supervisor.wait_exit() == 0
     assert any("in hangs_at_stop" in message for message in supervisor.messages("hangs"))
+
+
+def test_a_silent_drain_is_no_hang(supervise: Supervise) -> None:
+    jobs = section("slow", target="hangs:leaves_slowly", heartbeat_timeout="100ms")
+    supervisor = supervise(jobs, MODULES)
+    supervisor.send(signal.SIGTERM)
+    supervisor.wait_process("slow:0", lambda row: (row["heartbeat_age_s"] or 0) > 0.5)
+    Ledger(supervisor).open("gate")
+    assert supervisor.wait_exit() == 0
+    assert not any("heartbeat" in message for message in supervisor.messages())
 
 
 def test_a_hang_of_one_process_leaves_its_siblings_alone(supervise: Supervise) -> None:

@@ -139,6 +139,27 @@ def test_every_child_finishes_its_item_and_leaves(supervise: Supervise) -> None:
     assert supervisor.cli("stop").returncode == 3
 
 
+def test_a_fault_of_the_masters_own_is_in_the_log_and_its_children_leave(
+    supervise: Supervise,
+) -> None:
+    fault = """
+    from supervisor.burial import Burial
+
+    def fails(self):
+        raise RuntimeError("a fault of our own")
+
+    Burial.sweep = fails
+    """
+    supervisor = supervise(POLITE, MODULES | {"fault": fault}, settings={"preload": "fault"})
+    supervisor.send(signal.SIGCHLD)
+    assert supervisor.wait_exit() == 1
+    told = supervisor.wait_line("the supervisor fails")
+    assert told["level"] == "critical"
+    assert "RuntimeError: a fault of our own" in told["exc_info"]
+    Ledger(supervisor).wait("left", "polite:1")
+    gone(supervisor)
+
+
 def test_a_new_start_at_once_works_without_twins(supervise: Supervise) -> None:
     # `parent` is asked by the kernel and leaves a daemon; `deaf` hears nothing at all.
     jobs = POLITE + SLOW + program("plain") + program("deaf") + program("parent")
