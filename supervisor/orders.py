@@ -48,9 +48,9 @@ def dump_stacks(seat: Seat) -> None:
 
 def kill(seat: Seat) -> None:
     """Kill the process with its group, or what it has left."""
-    seat.killed = True
     if seat.process is None:
         return
+    seat.killed = True
     _log.warning("%s: killing pid %d (%s)", seat.name, seat.process.pid, seat.status.why)
     if seat.living is not None:
         seat.living.kill_group()
