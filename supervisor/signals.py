@@ -24,9 +24,12 @@ MASTER = (
     signal.SIGINT,
     signal.SIGHUP,
     signal.SIGUSR1,
+    signal.SIGUSR2,
     signal.SIGTSTP,
     signal.SIGCHLD,
 )
+"""USR2 asks the children for their stacks; the master hears it too when it is sent to all, by
+`systemctl kill` or `pkill`, and must not die of it."""
 
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 

@@ -92,6 +92,17 @@ def test_one_signal_drains_and_exits_0(supervise: Supervise, number: int) -> Non
     assert "daemon job polite stopped gracefully" in supervisor.messages("polite")
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_to_everybody_is_no_stop(supervise: Supervise, number: int) -> None:
+    supervisor = supervise(POLITE, MODULES)
+    for pid in (supervisor.process("polite:0")["pid"], supervisor.pid):
+        os.kill(pid, number)
+    row = supervisor.process("polite:0")
+    assert (row["state"], row["restarts"]) == ("RUNNING", 0)
+    assert supervisor.stop() == 0
+    assert "daemon job polite stopped gracefully" in supervisor.messages("polite")
+
+
 def test_a_drain_is_waited_for(supervise: Supervise) -> None:
     supervisor = supervise(GATED + POLITE, MODULES)
     ledger = Ledger(supervisor)
