@@ -308,7 +308,7 @@ _PROGRAM_TYPE: Final = (
 
 _SCHEDULED_TYPE: Final = (
     Setting("handler", _attribute, None, "`module:attr`, called each time", needed=True),
-    Setting("interval", _positive, "5m", "from the end of one run to the next"),
+    Setting("interval", _positive, "5m", "from one due time to the next; none during a run"),
     Setting("jitter", _duration, "0s", "up to so much is added to each interval, by chance"),
     Setting("run_at_start", _boolean, "false", "run once at the start, then each interval"),
 )
