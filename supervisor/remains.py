@@ -54,10 +54,9 @@ def instance(state_dir: Path) -> str:
 
 def find(state_dir: Path, instance_name: str) -> tuple[Remnant, ...]:
     """Find every living process of earlier masters; our own children must not exist yet."""
+    if seatlock.left_in_order(state_dir):
+        return ()  # no need to read all of /proc
     sat = {occupant.pid: occupant for occupant in seatlock.occupants(state_dir)}
-    if not sat:
-        # The last master has left in order, every slot empty: no need to read all of /proc.
-        return ()
     current = {pid: one for pid, one in sat.items() if one.boot == kernel.BOOT}
     patience = {one.name: one.stop_timeout for one in current.values()}
     found = [

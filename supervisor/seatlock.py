@@ -97,6 +97,15 @@ def remove(state_dir: Path, name: str) -> None:
     (folder(state_dir) / name).unlink(missing_ok=True)
 
 
+def left_in_order(state_dir: Path) -> bool:
+    """Say whether the last master has removed the file of each slot; one that was killed has not.
+
+    An empty file tells nothing: a full disk may have kept its process from writing into it.
+    """
+    place = folder(state_dir)
+    return not place.is_dir() or not os.listdir(place)
+
+
 def occupants(state_dir: Path) -> tuple[Occupant, ...]:
     """Read who sat in the slots of an earlier master, dead or alive. A torn file counts as none.
 

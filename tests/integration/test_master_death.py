@@ -194,6 +194,24 @@ def test_a_new_start_at_once_works_without_twins(supervise: Supervise) -> None:
     gone(supervisor)
 
 
+def test_what_a_full_disk_kept_from_writing_itself_down_is_waited_for_too(
+    supervise: Supervise,
+) -> None:
+    supervisor = supervise(program("deaf", stop_timeout="600s"), MODULES)
+    ledger = Ledger(supervisor)
+    ledger.wait("up")
+    os.truncate(supervisor.state_dir / "slots" / "deaf:0", 0)
+    supervisor.kill()
+    supervisor.start(wait=False)
+    supervisor.wait_line("deaf:0: waiting for pid ")
+    os.kill(*ledger.pids("up"), signal.SIGKILL)
+    ledger.wait("up", count=2)
+    assert ledger.no_twins()
+    supervisor.send(signal.SIGTERM)
+    os.kill(ledger.pids("up")[1], signal.SIGKILL)
+    assert supervisor.wait_exit() == 0
+
+
 def test_one_that_is_stuck_in_c_is_ended_by_the_next_master(supervise: Supervise) -> None:
     jobs = section("stuck", target="heirs:stuck", stop_timeout="500ms")
     supervisor = supervise(jobs, MODULES)
