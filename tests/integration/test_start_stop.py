@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -89,17 +88,6 @@ def test_one_signal_drains_and_exits_0(supervise: Supervise, number: int) -> Non
     assert len(Ledger(supervisor).pids("left")) == 3
     assert supervisor.tree() == ()
     assert supervisor.errors() == ""
-    assert "daemon job polite stopped gracefully" in supervisor.messages("polite")
-
-
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
-def test_a_signal_to_everybody_is_no_stop(supervise: Supervise, number: int) -> None:
-    supervisor = supervise(POLITE, MODULES)
-    for pid in (supervisor.process("polite:0")["pid"], supervisor.pid):
-        os.kill(pid, number)
-    row = supervisor.process("polite:0")
-    assert (row["state"], row["restarts"]) == ("RUNNING", 0)
-    assert supervisor.stop() == 0
     assert "daemon job polite stopped gracefully" in supervisor.messages("polite")
 
 
@@ -316,51 +304,6 @@ def test_a_stop_while_it_starts(supervise: Supervise) -> None:
     assert supervisor.tree() == ()
 
 
-def test_a_stop_before_the_socket_is_there(supervise: Supervise) -> None:
-    modules = MODULES | {
-        "endless": """
-    from pathlib import Path
-    import threading
-    Path(__file__).with_name("importing").touch()
-    threading.Event().wait()
-    """
-    }
-    jobs = "[daemon:slow]\ntype = worker\ntarget = endless:run\n"
-    supervisor = supervise(jobs, modules, start=False).start(wait=False)
-    eventually((supervisor.folder / "importing").exists)
-    done = supervisor.cli("stop")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert supervisor.wait_exit() == -signal.SIGTERM
-    eventually(lambda: supervisor.tree() == ())
-
-
-def test_a_stop_of_a_master_that_has_lost_its_socket(supervise: Supervise) -> None:
-    supervisor = supervise(POLITE, MODULES)
-    shutil.rmtree(supervisor.run_dir)
-    assert supervisor.cli("stop").returncode == 0
-    assert supervisor.wait_exit() == 0
-    assert supervisor.tree() == ()
-    assert "daemon job polite stopped gracefully" in supervisor.messages("polite")
-
-
-def test_a_stop_ends_nobody_of_another_supervisor(supervise: Supervise) -> None:
-    supervisor = supervise(POLITE, MODULES)
-    settings = {"name": "other", "state_dir": str(supervisor.state_dir)}
-    other = supervise(POLITE, MODULES, start=False, settings=settings)
-    done = other.cli("stop")
-    assert done.returncode == 1
-    assert f"that of pid {supervisor.pid}, another supervisor" in done.stderr
-    assert supervisor.process("polite:0")["restarts"] == 0
-
-
-def test_the_jobs_of_a_master_outlive_its_state_dir(supervise: Supervise) -> None:
-    supervisor = supervise(POLITE + "backoff = 10ms\n", MODULES)
-    shutil.rmtree(supervisor.state_dir)
-    os.kill(supervisor.process("polite:0")["pid"], signal.SIGKILL)
-    supervisor.wait_process("polite:0", lambda row: bool(row["restarts"] and row["ready"]))
-    assert supervisor.stop() == 0
-
-
 def test_a_second_start_is_75_and_disturbs_nobody(supervise: Supervise) -> None:
     supervisor = supervise(POLITE, MODULES)
     done = supervisor.cli("start")
@@ -371,19 +314,6 @@ def test_a_second_start_is_75_and_disturbs_nobody(supervise: Supervise) -> None:
     assert supervisor.cli("status", "--check").returncode == 0
     assert supervisor.process("polite:0")["restarts"] == 0
     assert supervisor.stop() == 0
-
-
-def test_a_log_file_that_cannot_be_opened_is_told_with_its_line(supervise: Supervise) -> None:
-    jobs = POLITE + "log_file = nowhere/polite.log\n"
-    supervisor = supervise(jobs, MODULES, start=False).start(wait=False)
-    assert supervisor.wait_exit() == 78
-    lines = supervisor.conf.read_text().splitlines()
-    line = lines.index("log_file = nowhere/polite.log") + 1
-    assert supervisor.errors() == (
-        f"{supervisor.conf}:{line}: [daemon:polite] log_file: "
-        f"{supervisor.folder}/nowhere/polite.log: No such file or directory; "
-        "make its folder, or correct the path\n"
-    )
 
 
 def test_two_configurations_cannot_share_a_state_dir(supervise: Supervise) -> None:
@@ -438,19 +368,14 @@ def test_a_master_asked_during_its_drain_starts_nothing(supervise: Supervise) ->
     assert len(Ledger(supervisor).pids("sit")) == 1
 
 
-def test_started_without_standard_streams_it_writes_into_no_other_file(
-    supervise: Supervise,
-) -> None:
+def test_a_path_that_is_no_text_is_shown_escaped(supervise: Supervise) -> None:
     supervisor = supervise(POLITE, MODULES, start=False)
-    command = [sys.executable, "-m", "supervisor", "start", "-c", str(supervisor.conf)]
-    shell = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
-    with subprocess.Popen(shell, cwd=supervisor.folder) as master:
-        try:
-            eventually(lambda: supervisor.cli("status", "--check").returncode == 0)
-            pid = supervisor.call("ping")["pid"]
-            assert (supervisor.run_dir / "test.pid").read_text() == f"{pid}\n"
-            assert (supervisor.state_dir / "lock").read_text() == f"{pid}\n"
-            master.terminate()
-            assert master.wait(20) == 0
-        finally:
-            master.kill()
+    supervisor.conf = supervisor.conf.rename(supervisor.folder / os.fsdecode(b"\xff.ini"))
+    supervisor.start()
+    assert "/\\udcff.ini (ready)" in kernel.title_of(supervisor.pid)
+    assert "/\\udcff.ini" in supervisor.cli("status").stdout
+    assert supervisor.stop() == 0
+    supervisor.conf.write_text("[daemon:polite]\ntype = nothing\n")
+    refused = supervisor.cli("start", "--daemonize")
+    assert refused.returncode == 78
+    assert refused.stderr.startswith(f"{supervisor.folder}/\\udcff.ini:2: [daemon:polite] type: ")
