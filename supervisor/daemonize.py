@@ -28,7 +28,7 @@ _END: Final = b"\0"
 
 def last_word(code: int, message: str) -> bytes:
     """Give what goes up the pipe instead of READY: the error and the command's exit code."""
-    return message.encode() + _END + b"%d\n" % code
+    return os.fsencode(message) + _END + b"%d\n" % code
 
 
 class Daemon:
@@ -137,7 +137,7 @@ def _verdict(read_fd: int) -> tuple[int, str]:
         code, told, _ = rest.partition(b"\n")
         if not piece or told:
             break
-    text = message.decode(errors="replace").strip()
+    text = os.fsdecode(message).strip()
     if not told:
         return ExitCode.FAILED, text or "the supervisor was killed before it was ready"
     return int(code), text

@@ -13,6 +13,7 @@ import setproctitle
 from supervisor import daemonize
 from supervisor.config import Config
 from supervisor.errors import ExitCode
+from supervisor.lines import escape
 from supervisor.loop import Loop, now
 from supervisor.notify import Notifier
 from supervisor.seat import Seat, Seats
@@ -87,8 +88,8 @@ class Outside:
         self._ready_fd = None
 
     def _show_title(self, state: str) -> None:
-        config = self._config
-        setproctitle.setproctitle(f"supervisor: master [{config.name}] {config.path} ({state})")
+        path = escape(str(self._config.path))
+        setproctitle.setproctitle(f"supervisor: master [{self._config.name}] {path} ({state})")
 
     def _pat_watchdog(self) -> None:
         """Say that a turn of the loop came to its end; by deadline, not when idle.
