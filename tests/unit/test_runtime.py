@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,8 @@ def closes_everything(context: Context) -> None:
 def test_a_process_that_can_hear_no_order_leaves(nursery: Nursery) -> None:
     one = nursery.fork(worker(closes_everything))
     one.until_ready()
-    one.order(b"stop stop")
+    with suppress(BrokenPipeError):  # it may have noticed by itself
+        one.order(b"stop stop")
     assert one.wait() == 70
 
 
