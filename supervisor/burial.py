@@ -16,11 +16,15 @@ from typing import Final
 
 from supervisor import descendants, seatlock
 from supervisor.capture import Capture
-from supervisor.loop import Loop
+from supervisor.loop import Loop, now
 from supervisor.process import Exit
 from supervisor.seat import Seat, Seats
 from supervisor.slot import FALLEN, Fallen
 from supervisor.states import Cause, State
+
+LOOK_AGAIN_S: Final = 0.005
+LOOKS: Final = 100
+"""So often, and so far apart, we ask a process that does not tell whose it is."""
 
 TYPES_WITH_LEASES: Final = frozenset({"queue"})
 
@@ -45,6 +49,7 @@ class Burial:
         self._capture = capture
         self._seats = seats
         self._report = gone
+        self._looks: dict[int, int] = {}
 
     def begin(self, seat: Seat) -> bool:
         """Reap a process whose pidfd has turned readable; False when it lives after all."""
@@ -71,32 +76,36 @@ class Burial:
         After a drained stop it is told first and killed at the deadline of the stop; after any
         other death it is killed at once, so that its successor meets no half of it.
         """
-        left = self._left_by(seat)
+        left, is_clear = self._left_by(seat)
         is_new = left - seat.leftovers
         seat.leftovers = left
-        if not left:
+        if not left and is_clear:
             self._end(seat)
         elif is_new:
             asked = seat.status.state is State.STOPPING and not seat.killed
             _log.info("%s: ending %d process(es) that it has left", seat.name, len(left))
             descendants.signal_all(is_new, signal.SIGTERM if asked else signal.SIGKILL)
 
-    def _left_by(self, seat: Seat) -> set[int]:
+    def _left_by(self, seat: Seat) -> tuple[set[int], bool]:
         """Find what lives of all that the dead process of this seat has begun.
 
-        One that ends between the list and our question to it is nobody's any more, and has left
-        its children to us after the list was made: a process that is just becoming a daemon. So
-        we look until nothing new has come.
+        Returns False beside it when there may be more: somebody is just leaving or in the middle
+        of an exec, as a process is that becomes a daemon. Then we look again soon.
         """
+        living = descendants.reap_orphans(self._seats.living_pids())
         owners = {pid: other.name for pid, other in self._seats.by_pid.items()}
-        seen: set[int] = set()
-        while True:
-            living = descendants.reap_orphans(self._seats.living_pids())
-            names = {pid: descendants.slot_of(pid, self._instance, owners) for pid in living}
-            left = {pid for pid, name in names.items() if name == seat.name}
-            if left or living <= seen:
-                return left
-            seen = living
+        names = {pid: descendants.slot_of(pid, self._instance, owners) for pid in living}
+        unclear = [
+            pid for pid, name in names.items() if name is None and not self._is_stranger(pid)
+        ]
+        self._looks = {pid: self._looks.get(pid, 0) + 1 for pid in unclear}
+        if unclear:
+            self._loop.at(self, now() + LOOK_AGAIN_S, self.sweep)
+        return {pid for pid, name in names.items() if name == seat.name}, not unclear
+
+    def _is_stranger(self, pid: int) -> bool:
+        # A process may hide its command line for good; we do not wait for that one.
+        return self._looks.get(pid, 0) >= LOOKS or not descendants.is_in_between(pid)
 
     def _end(self, seat: Seat) -> None:
         process, how = seat.process, seat.exit
@@ -117,8 +126,7 @@ class Burial:
         """Hand the leases of the dead on: to its successor, and to a sibling who can act now."""
         if seat.job.type not in TYPES_WITH_LEASES:
             return
-        owner = f"{self._instance}/{seat.name}/{seat.incarnation}"
-        fallen = Fallen(owner, suspects)
+        fallen = Fallen(seat.owner, suspects)
         seat.fallen = (*seat.fallen, fallen)
         order = FALLEN + b" " + fallen.encode()
         for sibling in self._seats.of(seat.job):

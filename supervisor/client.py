@@ -21,7 +21,7 @@ from supervisor.errors import ControlError, NotRunning
 CONNECT_S: Final = 5
 """How long the master may take to let us in; it never takes a second unless it is ill."""
 
-ANSWER_S: Final = 30.0
+ANSWER_S: Final = 10.0
 """How long a quick verb may take."""
 
 _UCRED: Final = struct.Struct("iII")

@@ -12,6 +12,7 @@ import logging
 import os
 import resource
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -70,6 +71,9 @@ class Nursery:
         self._waiting: deque[Seat] = deque()
         self._listeners: dict[str, Listener] = {}
         self._streams = child.make_streams()
+        # Counted on from here, no process has the name of one under an earlier master, whose leases
+        # it would take for its own.
+        self._born_ns = time.time_ns()
         self._numbers: dict[str, int] = {}
         self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
         # Each process costs the master five descriptors; children get the old limit back.
@@ -157,7 +161,7 @@ class Nursery:
         slot = Slot(
             job=job,
             process=seat.number,
-            incarnation=seat.incarnation,
+            incarnation=self._born_ns + seat.incarnation,
             supervisor=self._config.name,
             instance=self._instance,
             state_dir=self._config.state_dir,
@@ -166,6 +170,7 @@ class Nursery:
             report_fd=report_fd,
             fallen=seat.fallen,
         )
+        seat.owner = slot.owner
         return launch, partial(child.work, slot)
 
     def _listen(self, seat: Seat, process: Process) -> None:

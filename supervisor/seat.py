@@ -48,6 +48,7 @@ class Seat:
     process: Process | None = None
     exit: Exit | None = None
     incarnation: int = 0
+    owner: str = ""
     spawned_from: State = State.STOPPED
     fallen: tuple[Fallen, ...] = ()
     leftovers: set[int] = field(default_factory=set)
