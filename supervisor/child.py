@@ -148,7 +148,8 @@ def _try_to_become(launch: Launch) -> None:
     """Say in one line what the machine refused: a folder or a secret that is not there."""
     try:
         _become(launch)
-    except (OSError, SupervisorError) as error:
+    except (OSError, ValueError, SupervisorError) as error:
+        # ValueError: a secret that is no text, or no text for a variable.
         sys.stderr.write(f"cannot start {launch.name}: {error}\n")
         _leave(error.code if isinstance(error, SupervisorError) else ExitCode.FAILED)
 
@@ -178,8 +179,6 @@ def _become(launch: Launch) -> None:
 
 
 def _redirect(launch: Launch) -> None:
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
     os.dup2(launch.stdout, 1)
     os.dup2(launch.stderr, 2)
     lowest = 3
@@ -187,6 +186,10 @@ def _redirect(launch: Launch) -> None:
         os.closerange(lowest, fd)
         lowest = fd + 1
     os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
+    # Only now: the master may have had no descriptor left.
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = launch.streams  # type: ignore[misc]  # final only for those who did not fork
 
 

@@ -24,6 +24,7 @@ def launcher(
     folder: Path, work: Callable[[], int], **more: object
 ) -> Callable[[Pipes], tuple[child.Launch, Callable[[], int]]]:
     (folder / "slots").mkdir(exist_ok=True)
+    streams = child.make_streams()
 
     def make(pipes: Pipes) -> tuple[child.Launch, Callable[[], int]]:
         fields: dict[str, object] = {
@@ -33,7 +34,7 @@ def launcher(
             "parent": os.getpid(),
             "stdout": pipes.stdout[1],
             "stderr": pipes.stderr[1],
-            "streams": child.make_streams(),
+            "streams": streams,
             "keep": (pipes.control[0], pipes.report[1]),
             "state_dir": folder,
             "stop_timeout": 5.0,
@@ -210,6 +211,16 @@ def test_the_end_of_the_control_pipe_is_seen_when_the_master_closes_it(tmp_path:
     ended(second)
 
 
+def test_a_secret_that_is_no_text_is_told_in_one_line(tmp_path: Path) -> None:
+    def environment() -> dict[str, str]:
+        return {"KEY": b"\xff".decode()}
+
+    how, _, err = ended(spawn(launcher(tmp_path, lambda: 0, environment=environment)))
+    assert how.code == 1
+    assert err.startswith("cannot start job:0: 'utf-8' codec can't decode")
+    assert len(err.splitlines()) == 1
+
+
 def test_a_process_that_may_not_be_signalled_is_left_alone(tmp_path: Path) -> None:
     stranger = os.fork()
     if stranger == 0:
@@ -225,6 +236,7 @@ def test_a_process_that_may_not_be_signalled_is_left_alone(tmp_path: Path) -> No
 
 
 def test_a_spawn_without_descriptors_fails_cleanly(tmp_path: Path) -> None:
+    describe = launcher(tmp_path, lambda: 0)
     before = kernel.descriptors()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(before) + 20, limits[1]))
@@ -236,7 +248,7 @@ def test_a_spawn_without_descriptors_fails_cleanly(tmp_path: Path) -> None:
         for free in range(8):
             # From no descriptor at all to one less than a spawn needs: each step of it fails once.
             with pytest.raises(SpawnError, match="cannot"):
-                spawn(launcher(tmp_path, lambda: 0))
+                spawn(describe)
             os.close(taken.pop())
             assert len(kernel.descriptors()) == len(before) + len(taken), free
     finally:
@@ -244,3 +256,23 @@ def test_a_spawn_without_descriptors_fails_cleanly(tmp_path: Path) -> None:
             os.close(fd)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert kernel.descriptors() == before
+
+
+def test_a_child_needs_no_descriptor_beyond_its_pipes(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(kernel.descriptors()) + 20, limits[1]))
+    describe = launcher(tmp_path, lambda: 5)
+    taken = []
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(8):  # four pipes; what the child gets of them is closed for the pidfd
+            os.close(taken.pop())
+        process = spawn(describe)
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert wait_for_end(process).code == 5
+    process.close()
