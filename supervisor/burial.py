@@ -127,7 +127,10 @@ class Burial:
         if seat.job.type not in TYPES_WITH_LEASES:
             return
         fallen = Fallen(seat.owner, suspects)
-        seat.fallen = (*seat.fallen, fallen)
+        if suspects:
+            # What else it held its successor frees by itself (`Source.release_seat`); so this does
+            # not grow with each failed start.
+            seat.fallen = (*seat.fallen, fallen)
         order = FALLEN + b" " + fallen.encode()
         for sibling in self._seats.of(seat.job):
             living = sibling.living if sibling.status.state is State.RUNNING else None

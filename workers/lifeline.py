@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Final
 
@@ -173,9 +174,10 @@ class Lifeline:
         to finish its message into a failed one. Killed by the alarm clock when even this thread
         does not get to run any more (SIGALRM's default action needs no Python).
         """
-        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(null, 1)
-        os.dup2(null, 2)
+        with suppress(OSError):  # a handler may hold all descriptors that we may have
+            null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
         self.orphaned.set()
         # Armed before anybody is told: the one who is may never let this thread run again.
         signal.setitimer(signal.ITIMER_REAL, self._stop_timeout + _MARGIN_S)
