@@ -106,7 +106,11 @@ def _outcome(child: Child, work: Callable[[Child], int]) -> int:
     except KeyboardInterrupt:
         return ExitCode.FAILED
     except BaseException as error:
-        _log.exception("%s stopped with error: %s", child.slot.name, error or type(error).__name__)
+        _log.exception(
+            "%s stopped with error: %s",
+            child.slot.name,
+            error if error.args else type(error).__name__,
+        )
         return ExitCode.FAILED
 
 

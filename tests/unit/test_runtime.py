@@ -6,6 +6,7 @@ import atexit
 import logging
 import multiprocessing
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -90,6 +91,22 @@ def test_death_of_the_master_is_a_stop(nursery: Nursery) -> None:
     assert one.wait() == 0
 
 
+def takes_all_descriptors(context: Context) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    with suppress(OSError):
+        while True:
+            os.dup(0)
+    context.logger.info("took all")
+    raise SystemExit(0 if context.wait(60) else 1)
+
+
+def test_death_of_the_master_is_a_stop_also_where_no_descriptor_is_free(nursery: Nursery) -> None:
+    one = nursery.fork(worker(takes_all_descriptors))
+    one.until(lambda: one.said("took all"))
+    one.cut()
+    assert one.wait() == 0
+
+
 def test_records_carry_our_keys_and_the_extras(nursery: Nursery) -> None:
     one = nursery.fork(worker(waits))
     one.until(lambda: one.said("begun"))
@@ -132,6 +149,16 @@ def test_an_exception_is_logged_with_its_traceback_and_gives_1(nursery: Nursery)
     assert "no luck today" in record["message"]
     assert "ValueError" in record["exc_info"]
     assert record["level"] == "error"
+
+
+def fails_without_a_word(_context: Context) -> None:
+    raise LookupError
+
+
+def test_an_error_without_words_is_called_by_its_name(nursery: Nursery) -> None:
+    one = nursery.fork(worker(fails_without_a_word))
+    assert one.wait() == 1
+    assert one.logged()[-1]["message"] == "w:0 stopped with error: LookupError"
 
 
 def misconfigured(_context: Context) -> None:
