@@ -98,7 +98,8 @@ class Burial:
         unclear = [
             pid for pid, name in names.items() if name is None and not self._is_stranger(pid)
         ]
-        self._looks = {pid: self._looks.get(pid, 0) + 1 for pid in unclear}
+        counts = {pid: self._looks.get(pid, 0) + (pid in unclear) for pid in living}
+        self._looks = {pid: count for pid, count in counts.items() if count}
         if unclear:
             self._loop.at(self, now() + LOOK_AGAIN_S, self.sweep)
         return {pid for pid, name in names.items() if name == seat.name}, not unclear

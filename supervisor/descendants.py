@@ -81,6 +81,19 @@ def marked_slot(pid: int, instance: str) -> str | None:
     return title.group(1)
 
 
+def is_in_between(pid: int) -> bool:
+    """Say whether nothing can tell at the moment whose process this is.
+
+    One that is leaving has given its memory back, and keeps its children for some more
+    milliseconds; one in the middle of an execve(2) has neither its old nor its new command line.
+    Ask again: this does not last.
+    """
+    facts = kernel.facts(pid)
+    if facts is None or facts.zombie or facts.of_kernel:
+        return False
+    return facts.leaving or not kernel.title_of(pid)
+
+
 def board_name(instance: str) -> str:
     """Give the name of a supervisor's board, by which its forks are known."""
     return f"supervisor-{instance}"

@@ -16,6 +16,8 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
+_PF_EXITING: Final = 0x00000004
+_PF_KTHREAD: Final = 0x00200000
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
@@ -58,12 +60,23 @@ class Facts:
     parent: int
     group: int
     session: int
+    flags: int
     started: int
 
     @property
     def zombie(self) -> bool:
         """Say whether only the exit status is left."""
         return self.state in "ZX"
+
+    @property
+    def leaving(self) -> bool:
+        """Say whether it is on its way to be a zombie: it has children still, but no memory."""
+        return not self.zombie and bool(self.flags & _PF_EXITING)
+
+    @property
+    def of_kernel(self) -> bool:
+        """Say whether it is a thread of the kernel, which never has a command line."""
+        return bool(self.flags & _PF_KTHREAD)
 
 
 def facts(pid: int) -> Facts | None:
@@ -81,6 +94,7 @@ def facts(pid: int) -> Facts | None:
         parent=int(fields[1]),
         group=int(fields[2]),
         session=int(fields[3]),
+        flags=int(fields[6]),
         started=int(fields[19]),
     )
 

@@ -24,7 +24,8 @@ from supervisor.loop import now
 
 _UNKNOWN_STOP_TIMEOUT_S: Final = 30.0
 _DIES_WITHIN_S: Final = 5.0
-_LOOKS: Final = 3
+_LOOKS: Final = 10
+_LOOK_AGAIN_S: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,19 @@ def find(state_dir: Path, instance_name: str) -> tuple[Remnant, ...]:
         # Again for those that were begun meanwhile: their parent may have ended before we came to
         # it, and a daemon would slip through.
         fresh = set(kernel.processes()) - seen
-        seen |= fresh
+        unclear = set()
         for pid in fresh:
             slot = _slot_of(pid, instance_name, current)
             if slot is not None:
                 given = patience.get(slot, _UNKNOWN_STOP_TIMEOUT_S)
                 found.append(Remnant(slot, pid, leader=False, stop_timeout=given))
+            elif descendants.is_in_between(pid):
+                unclear.add(pid)
+        seen |= fresh - unclear
+        if unclear:
+            select.select((), (), (), _LOOK_AGAIN_S)
+        elif not fresh:
+            break
     return tuple(found)
 
 
