@@ -244,7 +244,9 @@ def test_an_orphan_of_nobody_lives_until_the_full_stop(supervise: Supervise) -> 
 def test_an_orphan_of_nobody_that_has_to_be_killed_is_told(supervise: Supervise) -> None:
     supervisor = supervise(section("lonely", target="family:deserted"), MODULES)
     Ledger(supervisor).wait("deserted")
-    (orphan,) = (pid for pid in supervisor.tree() if kernel.title_of(pid) == "sleep 1000")
+    (orphan,) = eventually(
+        lambda: [pid for pid in supervisor.tree() if kernel.title_of(pid) == "sleep 1000"]
+    )
     done = supervisor.cli("stop", "--timeout", "1s")
     assert done.returncode == 1
     assert f"killed: pid {orphan}" in done.stdout

@@ -75,6 +75,10 @@ def zombies(master: int) -> list[int]:
     return [pid for pid in kernel.children(master) if (facts := kernel.facts(pid)) and facts.zombie]
 
 
+def sleepers(master: int) -> list[int]:
+    return [pid for pid in kernel.children(master) if kernel.title_of(pid) == "sleep 1000"]
+
+
 def test_as_pid_1_it_reaps_what_arrives_and_leaves_with_the_right_code(
     supervise: Supervise,
 ) -> None:
@@ -84,8 +88,8 @@ def test_as_pid_1_it_reaps_what_arrives_and_leaves_with_the_right_code(
     assert supervisor.status()["master"]["pid"] == 1
     Ledger(supervisor).wait("made")
     eventually(lambda: not zombies(master))
-    sleeping = [pid for pid in kernel.children(master) if kernel.title_of(pid) == "sleep 1000"]
-    assert len(sleeping) == 10
+    eventually(lambda: len(sleepers(master)) == 10)
+    sleeping = sleepers(master)
     # An orphan of somebody else, who has entered the namespace from outside.
     script = "(setsid sh -c 'exit 5' &) ; exit 0"
     enter = ["nsenter", f"--pid=/proc/{master}/ns/pid", f"--mount=/proc/{master}/ns/mnt"]
