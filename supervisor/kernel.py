@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,6 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _PF_EXITING: Final = 0x00000004
 _PF_KTHREAD: Final = 0x00200000
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 BOOT: Final = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 """The kernel's name for this boot: a pid and start time of another one mean nothing."""
@@ -40,6 +40,20 @@ def adopt_orphans() -> None:
     Kept over an exec, not inherited by a fork. Source: prctl(2)
     """
     _check(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+
+
+def pidfd_of_child(pid: int) -> int:
+    """Open the pidfd of a child just forked; safe, as nobody reaps it before us.
+
+    Raises: OSError when there is no descriptor for it. The child cannot be watched then, so it is
+    killed and reaped first.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def _check(result: int) -> None:

@@ -24,15 +24,13 @@ from pathlib import Path
 from typing import Final
 
 from supervisor import kernel, signals, values
+from supervisor.child import SYSTEMD_VARIABLES
 from supervisor.config import Config, Job
 from supervisor.errors import Problem, SpawnError
 from supervisor.secret import mask
 
 _LONGEST: Final = 400
 """Characters of an error of the user's code that a problem quotes."""
-
-_LAUNCHER: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID")
-"""Variables of systemd that are meant for the master alone. Source: sd_notify(3)."""
 
 _CALLS: Final = {
     "target": ("context",),
@@ -151,7 +149,7 @@ class _Child:
                 self._pid = os.fork()
                 if self._pid == 0:
                     _run(config, waiting, write_fd, timeout_s)
-            self._pidfd = _pidfd(self._pid)
+            self._pidfd = kernel.pidfd_of_child(self._pid)
         except OSError as error:
             os.close(self._read_fd)
             raise SpawnError(f"no process to check the handlers in: {error}") from error
@@ -200,16 +198,6 @@ class _Child:
             os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         os.close(self._pidfd)
         os.close(self._read_fd)
-
-
-def _pidfd(pid: int) -> int:
-    """Open the pidfd of a fresh child; no child is left when that fails."""
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
 
 
 def _ending(pidfd: int) -> str:
@@ -262,7 +250,7 @@ def _settle(config: Config, write_fd: int, timeout_s: float) -> None:
     sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
     os.set_blocking(write_fd, True)
     signals.unblock()
-    for name in _LAUNCHER:
+    for name in SYSTEMD_VARIABLES:
         os.environ.pop(name, None)
     sys.path[:] = search_path(config.pythonpath)
     importlib.invalidate_caches()

@@ -189,20 +189,7 @@ def _adopt(prepared: Prepared, pid: int | OSError) -> Process | SpawnError:
     try:
         if isinstance(pid, OSError):
             raise pid
-        return Process(pid, _pidfd(pid), pipes)
+        return Process(pid, kernel.pidfd_of_child(pid), pipes)
     except OSError as error:
         pipes.close_ends_of_master()
         return SpawnError(f"cannot fork: {error.strerror}")
-
-
-def _pidfd(pid: int) -> int:
-    """Open the pidfd of a child just forked; safe, as nobody reaps it before us.
-
-    Without a descriptor for it the child cannot be supervised, so it does not live.
-    """
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
