@@ -102,8 +102,7 @@ def left_in_order(state_dir: Path) -> bool:
 
     An empty file tells nothing: a full disk may have kept its process from writing into it.
     """
-    place = folder(state_dir)
-    return not place.is_dir() or not os.listdir(place)
+    return not _files(state_dir)
 
 
 def occupants(state_dir: Path) -> tuple[Occupant, ...]:
@@ -113,9 +112,16 @@ def occupants(state_dir: Path) -> tuple[Occupant, ...]:
     """
     found: list[Occupant] = []
     place = folder(state_dir)
-    for name in sorted(os.listdir(place)) if place.is_dir() else ():
+    for name in _files(state_dir):
         try:
             found.append(Occupant(**json.loads((place / name).read_bytes())))
         except (ValueError, TypeError, OSError):
             continue
     return tuple(found)
+
+
+def _files(state_dir: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder(state_dir)))
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # there was no master yet, or somebody has removed it
