@@ -6,6 +6,10 @@ import json
 import os
 import re
 import signal
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import pytest
 
 from tests.conftest import Supervise
 from tests.helpers.eventually import eventually
@@ -158,30 +162,41 @@ def test_files_of_jobs_rotate_and_lose_no_line(supervise: Supervise) -> None:
     assert "counts:0 STOPPED -> STARTING: starting" in supervisor.messages("counts")
 
 
-def test_a_reader_that_is_gone_is_nobodys_trouble(supervise: Supervise) -> None:
-    supervisor = supervise(section("counts", target="talk:counts"), MODULES, start=False)
+@pytest.fixture
+def pipe() -> Iterator[tuple[BinaryIO, BinaryIO]]:
     read_fd, write_fd = os.pipe()
-    supervisor.start(wait=False, stdout=write_fd)
-    os.close(write_fd)
-    supervisor.wait_ready()
-    os.close(read_fd)
+    with open(read_fd, "rb") as reader, open(write_fd, "wb") as writer:
+        yield reader, writer
+
+
+def test_a_reader_that_is_gone_is_nobodys_trouble(
+    supervise: Supervise, pipe: tuple[BinaryIO, BinaryIO]
+) -> None:
+    reader, writer = pipe
+    supervisor = supervise(section("counts", target="talk:counts"), MODULES, start=False)
+    supervisor.start(stdout=writer.fileno())
+    writer.close()
+    reader.close()
     assert supervisor.cli("restart", "counts").returncode == 0
     assert supervisor.stop() == 0
 
 
-def test_a_reader_that_does_not_read_blocks_nobody(supervise: Supervise) -> None:
+def test_a_reader_that_does_not_read_blocks_nobody(
+    supervise: Supervise, pipe: tuple[BinaryIO, BinaryIO]
+) -> None:
+    _, writer = pipe
     jobs = section("counts", target="talk:counts") + section("steady", target="talk:steady")
     supervisor = supervise(jobs, MODULES, start=False)
-    read_fd, write_fd = os.pipe()
-    supervisor.start(wait=False, stdout=write_fd)
-    os.close(write_fd)
-    supervisor.wait_ready()
-    ledger = Ledger(supervisor)
-    eventually(
-        lambda: int(supervisor.call("logs", names=["counts"], n=1)["lines"][0].split()[-1]) > 3000
-    )
+    supervisor.start(stdout=writer.fileno())
+    writer.close()
+
+    def printed() -> int:
+        last = supervisor.call("logs", names=["counts"], n=1)["lines"]
+        return int(last[0].split()[-1]) if last else 0
+
+    # Many times what the pipe holds.
+    eventually(lambda: printed() > 3000)
     assert supervisor.cli("restart", "steady").returncode == 0
-    ledger.wait("sit", "steady:0", count=2)
+    Ledger(supervisor).wait("sit", "steady:0", count=2)
     assert supervisor.process("counts:0")["restarts"] == 0
     assert supervisor.stop() == 0
-    os.close(read_fd)
