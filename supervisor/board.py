@@ -117,7 +117,7 @@ class Page:
         self._cells[_DURATION_SUM_NS] += int(seconds * 1e9)
 
     def progressed(self, now_ns: int) -> None:
-        """Say that a piece of work was finished, whatever came of it."""
+        """Say that a piece of work was finished, whatever came of it, or that there was none."""
         self._cells[_PROGRESS] = now_ns
 
     def set_in_flight(self, number: int) -> None:

@@ -83,7 +83,6 @@ class Job:
     lease: float = 30.0
     io_timeout: float = 5.0
     progress_timeout: float = 300.0
-    latency_limit: float | None = None
     section_origin: Origin = field(default=("", 0), compare=False, repr=False)
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
 

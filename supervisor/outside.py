@@ -58,7 +58,7 @@ class Outside:
     def _tell(self) -> None:
         if self._is_stopping:
             return
-        if self._seats.ready and not self._was_ready:
+        if self._seats.ready(now()) and not self._was_ready:
             self._was_ready = True
             self._show_title("ready")
             _log.info("ready: every required job is")
@@ -69,7 +69,7 @@ class Outside:
     def _summary(self) -> str:
         """Say in a few words how it goes, for `systemctl status`."""
         seats = list(self._seats.by_name.values())
-        ready = sum(seat.status.ready for seat in seats)
+        ready = sum(seat.ready(now()) for seat in seats)
         trouble = [
             f"{seat.name} {seat.status.state.name}"
             for seat in seats

@@ -19,6 +19,8 @@ from supervisor.signals import name as signal_name
 from supervisor.slot import Fallen
 from supervisor.states import Cause, Goal, Policy, Restart, State, Status
 
+_CONSUMERS: Final = ("queue",)
+
 DEATHS: Final = 20
 """How many deaths of a seat are remembered."""
 
@@ -92,6 +94,17 @@ class Seat:
         """Say whether its heartbeat counts. A program has none."""
         return self.job.heartbeat_timeout > 0 and self.job.type not in _KINDS_OF_NO_BEAT
 
+    def ready(self, now: float) -> bool:
+        """Say whether its process can do its work, or has done it."""
+        return self.status.ready and self.exit is None and not self.is_stuck(now)
+
+    def is_stuck(self, now: float) -> bool:
+        """Say whether a consumer has finished nothing for `progress_timeout`, while work waits."""
+        reading, ready_at = self.page.read(), self.status.ready_at
+        if self.job.type not in _CONSUMERS or reading.backlog <= 0 or ready_at is None:
+            return False
+        return now - max(reading.progress_ns / 1e9, ready_at) > self.job.progress_timeout
+
     def overdue_at(self) -> float | None:
         """Give the time at which the process counts as hung, if it beats no more until then.
 
@@ -146,7 +159,7 @@ class Seat:
             "kind": self.job.kind,
             "type": self.job.type,
             "state": status.state.name,
-            "ready": status.ready,
+            "ready": self.ready(now),
             "pid": pid,
             "uptime_s": _since(status.started_at, now) if pid else None,
             "restarts": self.restarts,
@@ -165,15 +178,18 @@ class Seat:
             "required": self.job.required,
             "failures": len(status.failures),
             "max_failures": self.job.max_failures,
-            "why": self.why(),
+            "why": self.why(now),
         }
 
-    def why(self) -> str:
+    def why(self, now: float) -> str:
         """Say in words what the state is about."""
         if self.predecessors:
             return f"waiting for pid {min(self.predecessors)}, of an earlier master, to end"
         if self.exit is not None and self.leftovers:
             return f"waiting for pid {min(self.leftovers)}, begun by it, to end"
+        if self.status.ready and self.is_stuck(now):
+            limit = f"{self.job.progress_timeout:g}s"
+            return f"not ready: {self.page.read().backlog} wait, and nothing was done for {limit}"
         return self.status.why
 
     def _next_start(self, now: float) -> float | None:
@@ -193,10 +209,9 @@ class Seats:
         self.by_name: dict[str, Seat] = {}
         self.by_pid: dict[int, Seat] = {}
 
-    @property
-    def ready(self) -> bool:
+    def ready(self, now: float) -> bool:
         """Say whether every process of every required job is ready."""
-        return all(seat.status.ready for seat in self.by_name.values() if seat.job.required)
+        return all(seat.ready(now) for seat in self.by_name.values() if seat.job.required)
 
     def of(self, job: Job) -> list[Seat]:
         """Give the seats of one job."""

@@ -392,7 +392,7 @@ _CONSUMER: Final = (
     _later("batch", _number(1, 100_000), "1", "above 1: `handle_batch`"),
     Setting("io_timeout", _positive, "5s", "one call to a server"),
     Setting("progress_timeout", _positive, "5m", "a backlog and nothing done: not ready"),
-    Setting("latency_limit", _positive, None, "oldest age that an alert may fire at"),
+    _later("latency_limit", _positive, None, "oldest age that an alert may fire at"),
     _later("pool_size", _number(1, 10_000), None, "connections a process; `concurrency`"),
 )
 

@@ -533,7 +533,7 @@ class Supervisor:
     @property
     def ready(self) -> bool:
         """Say whether every process of every required job is ready."""
-        return self._seats.ready and not self.stopping
+        return self._seats.ready(now()) and not self.stopping
 
     @property
     def jobs(self) -> Mapping[str, list[str]]:

@@ -68,7 +68,7 @@ def _raise(supervisor: Supervisor, request: protocol.Request, reply: Reply, kind
     supervisor.happen(chosen, kind)
 
     def answer() -> None:
-        failed = [seat for seat in seats if not seat.status.ready]
+        failed = [seat for seat in seats if not seat.ready(now())]
         if failed:
             words = (f"{one.name} is {one.status.state.name}: {one.status.why}" for one in failed)
             reply.fail(ExitCode.FAILED, "\n".join(words))

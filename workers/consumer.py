@@ -325,7 +325,11 @@ class Consumer:
 
     def _count_backlog(self) -> None:
         begun = time.monotonic()
-        self._page.set_backlog(self._source.backlog(self._topics))
+        waiting = self._source.backlog(self._topics)
+        self._page.set_backlog(waiting)
+        if not waiting:
+            # The patience of `progress_timeout` begins when work comes, not after the last of it.
+            self._page.progressed(time.monotonic_ns())
         took = time.monotonic() - begun
         self._next_backlog = begun + max(_BACKLOG_EVERY_S, took * _BACKLOG_SHARE)
 

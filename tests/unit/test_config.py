@@ -75,12 +75,12 @@ def test_kinds_section_gives_defaults_to_its_jobs() -> None:
 
 
 def test_queue(tmp_path: Path) -> None:
-    (job,) = read(QUEUE + "handler = s:h\nhandler.b = s:h.b\nlatency_limit = 1m\n").jobs
+    (job,) = read(QUEUE + "handler = s:h\nhandler.b = s:h.b\nprogress_timeout = 1m\n").jobs
     assert job.url is not None
     assert job.url.reveal() == f"sqlite:///{tmp_path}/etc/q.db"
     assert job.topics == (Topic("a", 5), Topic("b", 1))
     assert (job.handler, job.handlers) == ("s:h", {"b": "s:h.b"})
-    assert (job.concurrency, job.queue_size, job.batch, job.latency_limit) == (10, 100, 1, 60)
+    assert (job.concurrency, job.queue_size, job.batch, job.progress_timeout) == (10, 100, 1, 60)
 
 
 def test_program_has_no_heartbeat() -> None:
