@@ -6,7 +6,7 @@ from tests.conftest import Supervise
 from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.sections import section
 
-SLOW = '''
+SLOW = """
 import threading
 from ledger import is_open, note
 
@@ -15,7 +15,7 @@ def handle(message, context):
     while not is_open("gate"):
         threading.Event().wait(0.01)
     note("ended", message.id)
-'''
+"""
 
 
 def test_a_backlog_with_nothing_done_is_not_ready(supervise: Supervise) -> None:
