@@ -24,7 +24,7 @@ from supervisor.loop import now
 
 _UNKNOWN_STOP_TIMEOUT_S: Final = 30.0
 _DIES_WITHIN_S: Final = 5.0
-LOOKS: Final = 10
+_LOOKS: Final = 10
 _LOOK_AGAIN_S: Final = 0.005
 
 
@@ -54,47 +54,37 @@ def instance(state_dir: Path) -> str:
 
 
 def find(state_dir: Path, instance_name: str) -> tuple[Remnant, ...]:
-    """Find every living process of earlier masters; waits up to 50 ms where that is not clear yet.
-
-    For those who may wait: the command line, and a master that has no child of its own yet.
-    """
-    before: tuple[Remnant, ...] | None = None
-    for _ in range(LOOKS):
-        found, unclear = look(state_dir, instance_name)
-        if not unclear and found == before:
-            break
-        # Again, for those that were begun meanwhile: their parent may have ended before we came
-        # to it, and a daemon would slip through.
-        before = found
-        if unclear:
-            select.select((), (), (), _LOOK_AGAIN_S)
-    return found
-
-
-def look(state_dir: Path, instance_name: str) -> tuple[tuple[Remnant, ...], bool]:
-    """Take one look at all processes; our own are among the found, where there are any.
-
-    Gives the living ones of this instance, and whether there are some of which nothing tells at
-    the moment whose they are.
-    """
+    """Find every living process of earlier masters; our own children must not exist yet."""
     if seatlock.left_in_order(state_dir):
-        return (), False  # no need to read all of /proc
+        return ()  # no need to read all of /proc
     sat = {occupant.pid: occupant for occupant in seatlock.occupants(state_dir)}
     current = {pid: one for pid, one in sat.items() if one.boot == kernel.BOOT}
     patience = {one.name: one.stop_timeout for one in current.values()}
-    found, unclear = [], False
-    for pid in kernel.processes():
-        occupant = current.get(pid)
-        if occupant is not None and occupant.alive():
-            found.append(Remnant(occupant.name, pid, True, occupant.stop_timeout))
-            continue
-        slot = None if pid == os.getpid() else _slot_of(pid, instance_name, current)
-        if slot is not None:
-            given = patience.get(slot, _UNKNOWN_STOP_TIMEOUT_S)
-            found.append(Remnant(slot, pid, False, given))
-        elif pid != os.getpid() and descendants.is_in_between(pid):
-            unclear = True
-    return tuple(found), unclear
+    found = [
+        Remnant(one.name, pid, leader=True, stop_timeout=one.stop_timeout)
+        for pid, one in current.items()
+        if one.alive()
+    ]
+    leaders = {remnant.pid for remnant in found}
+    seen = {os.getpid(), *leaders}
+    for _ in range(_LOOKS):
+        # Again for those that were begun meanwhile: their parent may have ended before we came to
+        # it, and a daemon would slip through.
+        fresh = set(kernel.processes()) - seen
+        unclear = set()
+        for pid in fresh:
+            slot = _slot_of(pid, instance_name, current)
+            if slot is not None:
+                given = patience.get(slot, _UNKNOWN_STOP_TIMEOUT_S)
+                found.append(Remnant(slot, pid, leader=False, stop_timeout=given))
+            elif descendants.is_in_between(pid):
+                unclear.add(pid)
+        seen |= fresh - unclear
+        if unclear:
+            select.select((), (), (), _LOOK_AGAIN_S)
+        elif not fresh:
+            break
+    return tuple(found)
 
 
 def _slot_of(pid: int, instance_name: str, current: dict[int, seatlock.Occupant]) -> str | None:

@@ -31,8 +31,7 @@ class Vigil:
     def __init__(
         self, state_dir: Path, instance: str, loop: Loop, left: Callable[[str, set[int]], None]
     ) -> None:
-        self._place = (state_dir, instance)
-        self._looks = 0
+        self._find = partial(remains.find, state_dir, instance)
         self._loop = loop
         self._left = left
         self._remnants: dict[int, remains.Remnant] = {}
@@ -46,7 +45,7 @@ class Vigil:
 
     def begin(self) -> None:
         """Find what was left, and wait from now on; before the first child of our own."""
-        for slot in self._meet(remains.find(*self._place)):
+        for slot in self._meet(self._find()):
             self._left(slot, self._pids(slot))
 
     def end_by(self, deadline: float) -> None:
@@ -85,16 +84,11 @@ class Vigil:
         self._loop.at(self, now() + LOOK_AGAIN_S, self._look_again)
 
     def _look_again(self) -> None:
-        """See whether the deserted slots are empty indeed; in one look, as the loop goes on."""
-        found, unclear = remains.look(*self._place)
+        """See whether the deserted slots are empty indeed."""
+        deserted, self._deserted = self._deserted, set()
         ours = set(descendants.with_descendants([os.getpid()]))
         known = {remnant.pid for remnant in self._remnants.values()}
-        self._meet(one for one in found if one.pid not in ours | known)
-        self._looks += 1
-        if unclear and self._looks < remains.LOOKS:
-            self._loop.at(self, now() + LOOK_AGAIN_S, self._look_again)
-            return
-        deserted, self._deserted, self._looks = self._deserted, set(), 0
+        self._meet(one for one in self._find() if one.pid not in ours | known)
         for slot in deserted:
             self._left(slot, self._pids(slot))
 
