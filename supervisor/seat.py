@@ -84,8 +84,12 @@ class Seat:
 
     @property
     def settled(self) -> bool:
-        """Say whether a start has come to an end, a good or a bad one, or was called off."""
-        if self.predecessors and self.wanted:
+        """Say whether a start has come to an end, a good or a bad one, or was called off.
+
+        Not while a dead process waits for its burial: it may have said READY just before, and
+        what is to be thought of its end is not known yet.
+        """
+        if self.exit is not None or (self.predecessors and self.wanted):
             return False
         return self.status.state not in (State.STARTING, State.STOPPING)
 
