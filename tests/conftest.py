@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from supervisor import kernel
 from tests.helpers.driver import Supervisor
 from tests.helpers.leaks import Traces, end_leaked_processes, leaks
 
 # A busy machine is no failure: what hangs is stopped elsewhere.
-settings.register_profile("ours", deadline=None)
+settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ours")
 
 

@@ -129,8 +129,9 @@ class Supervisor:
         return self.master.pid
 
     def send(self, number: int) -> None:
-        """Send a signal to the master."""
-        os.kill(self.pid, number)
+        """Send a signal to the master, unless it is gone; its number may be another's then."""
+        assert self.master is not None, "not started"
+        self.master.send_signal(number)
 
     def kill(self) -> None:
         """End the master with SIGKILL, as the out-of-memory killer would."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 """Far above what anything takes, so that a busy machine is no failure."""
 
 _LOOK_S = 0.02

@@ -27,8 +27,7 @@ from supervisor.config import Job
 from supervisor.secret import Secret
 from supervisor.slot import Fallen, Slot
 from supervisor.values import Topic
-
-PATIENCE_S = 20.0
+from tests.helpers.eventually import PATIENCE_S
 
 _BOARD = Board()
 """One for the whole run: its mapping lives as long as any page is looked at."""

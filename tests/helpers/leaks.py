@@ -45,7 +45,7 @@ def leaks(before: Traces) -> list[str]:
         return []
     gc.collect()
     with suppress(AssertionError):  # they are named below
-        eventually(lambda: not _living(before) and Traces.now().threads <= before.threads, 2)
+        eventually(lambda: not _living(before) and Traces.now().threads <= before.threads, 20)
     now = Traces.now()
     found = [f"process {pid}: {kernel.title_of(pid)}" for pid in _living(before)]
     found += [f"descriptor {fd}: {what}" for fd, what in now.descriptors - before.descriptors]

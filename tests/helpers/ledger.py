@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.helpers.driver import Supervisor
-from tests.helpers.eventually import eventually
+from tests.helpers.eventually import PATIENCE_S, eventually
 
 SOURCE = '''
 import os
@@ -80,9 +80,9 @@ class Ledger:
         """Give who wrote the lines that begin with these words, oldest first."""
         return [int(line[-1]) for line in self.lines() if tuple(line[: len(words)]) == words]
 
-    def wait(self, *words: str, count: int = 1) -> list[int]:
+    def wait(self, *words: str, count: int = 1, timeout_s: float = PATIENCE_S) -> list[int]:
         """Wait for so many lines that begin with these words; give who wrote them."""
-        return eventually(self._enough(words, count))
+        return eventually(self._enough(words, count), timeout_s)
 
     def index(self, *words: str, nth: int = 0) -> int:
         """Give the place of the nth such line among all."""

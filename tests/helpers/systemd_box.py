@@ -22,7 +22,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 UNIT_FILE = REPOSITORY / "systemd" / "supervisor.service"
 UNIT = "supervisor.service"
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 _INIT = Path(__file__).with_name("systemd_box_init.sh")
 _OWN_FOLDERS = ("/var/lib", "/srv", "/opt", "/tmp", "/var/tmp")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
+from tests.helpers.eventually import PATIENCE_S
 
 NAPS = """
     [daemon:naps]
@@ -79,7 +81,7 @@ def test_status_says_first_how_things_stand_and_last_what_to_do(shop: Supervisor
     lines = done.stdout.splitlines()
     assert lines[0].startswith("DEGRADED  2 of 3 ready   up ")
     assert lines[2].startswith("! broken:0")
-    assert "exit 1: 2 failures within 600s, retry in 4m59s" in lines[2]
+    assert re.search(r"exit 1: 2 failures within 600s, retry in [34]m\d+s", lines[2])
     assert lines[3].startswith("  naps:0")
     assert done.stderr == f"Next: supervisor logs broken:0 --conf {shop.conf}\n"
     assert done.returncode == 0
@@ -312,7 +314,7 @@ def test_whoever_reads_the_output_may_leave(shop: Supervisor) -> None:
             stdout=writer,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=20,
+            timeout=PATIENCE_S,
             check=False,
         )
     finally:
@@ -327,7 +329,7 @@ def test_an_interrupted_stop_is_quiet_and_goes_on(supervise: Supervise) -> None:
         [daemon:slow]
         type = program
         command = /bin/sh -c 'trap "" TERM; echo deaf; sleep 1000'
-        stop_timeout = 2s
+        stop_timeout = 600s
         """
     )
     shop.wait_line("deaf")
@@ -335,8 +337,9 @@ def test_an_interrupted_stop_is_quiet_and_goes_on(supervise: Supervise) -> None:
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as stop:
         shop.wait_line("draining everything")
         stop.send_signal(signal.SIGINT)
-        _, errors = stop.communicate(timeout=20)
+        _, errors = stop.communicate(timeout=PATIENCE_S)
     assert (stop.returncode, errors.strip()) == (130, "")
+    os.killpg(shop.process("slow:0")["pid"], signal.SIGKILL)
     assert shop.wait_exit() == 0
 
 
@@ -348,6 +351,6 @@ def test_a_quick_command_loads_nothing_heavy(shop: Supervisor) -> None:
         f"print(code, sorted(set(sys.modules) & set({names})), file=sys.stderr)"
     )
     words = [sys.executable, "-c", script, "status", "--json", "-c", str(shop.conf)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert done.stderr == "0 []\n"
     assert json.loads(done.stdout)["master"]["ready"] is True

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.eventually import PATIENCE_S
+
 PRELUDE = """
 import json, os, sys
 from pathlib import Path
@@ -35,7 +37,12 @@ def script(body: str) -> list[str]:
 
 def detach(folder: Path, body: str, pass_fds: tuple[int, ...] = ()) -> tuple[int, str]:
     done = subprocess.run(
-        script(body), cwd=folder, stdout=subprocess.PIPE, timeout=20, check=True, pass_fds=pass_fds
+        script(body),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE_S,
+        check=True,
+        pass_fds=pass_fds,
     )
     code, message = json.loads(done.stdout)
     return code, message
@@ -55,7 +62,7 @@ class Line:
     def hear(self) -> str:
         poll = select.poll()
         poll.register(self._said, select.POLLIN)
-        assert poll.poll(10_000), "the daemon says nothing"
+        assert poll.poll(PATIENCE_S * 1000), "the daemon says nothing"
         return os.read(self._said, 4096).decode()
 
     def tell(self) -> None:
@@ -147,6 +154,6 @@ def test_the_terminal_may_leave_first(tmp_path: Path, line: Line) -> None:
     with subprocess.Popen(script(body), cwd=tmp_path) as terminal:
         assert json.loads(line.hear()) == "here"
         terminal.send_signal(signal.SIGKILL)
-        terminal.wait(10)
+        terminal.wait(PATIENCE_S)
     line.tell()
     assert json.loads(line.hear()) == "nobody waits"

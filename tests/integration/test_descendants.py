@@ -178,7 +178,7 @@ def test_a_daemonised_grandchild_is_gone_before_the_replacement_starts(
 
 
 def test_one_that_ignores_term_is_killed_at_the_deadline_and_told(supervise: Supervise) -> None:
-    supervisor = supervise(family("deaf", stop_timeout="700ms"), MODULES)
+    supervisor = supervise(family("deaf", stop_timeout="2s"), MODULES)
     _, grandchild = sat(supervisor)
     done = supervisor.cli("stop")
     assert done.returncode == 1

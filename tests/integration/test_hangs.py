@@ -108,7 +108,7 @@ def test_a_stopped_consumer_is_killed_and_replaced(supervise: Supervise) -> None
         url="sqlite:///queue.db",
         topics="orders",
         handler="hangs:handle",
-        heartbeat_timeout="2s",
+        heartbeat_timeout="4s",
         backoff=0,
     )
     supervisor = supervise(STEADY + jobs, MODULES)
@@ -121,18 +121,16 @@ def test_a_stopped_consumer_is_killed_and_replaced(supervise: Supervise) -> None
 
 
 def test_who_never_beats_or_parks_is_no_hang(supervise: Supervise) -> None:
-    quiet = section(
-        "quiet", target="hangs:never_beats", heartbeat_timeout="100ms", stop_timeout="300ms"
-    )
-    parked = section(
-        "parked", target="hangs:parks", heartbeat_timeout="100ms", stop_timeout="300ms"
-    )
+    keys = {"heartbeat_timeout": "1s", "stop_timeout": "300ms"}
+    quiet = section("quiet", target="hangs:never_beats", **keys)
+    parked = section("parked", target="hangs:parks", **keys)
     off = section("off", target="hangs:waits_outside", heartbeat_timeout="0", stop_timeout="300ms")
     # A program has no board; were it watched, the default of its kind would hold for it.
     program = section("program", command="sleep 1000")
-    supervisor = supervise(quiet + parked + off + program + hanging("waits_outside"), MODULES)
+    hangs = hanging("waits_outside", heartbeat_timeout="2s", required="no")
+    supervisor = supervise(quiet + parked + off + program + hangs, MODULES)
     pids = {name: supervisor.process(f"{name}:0")["pid"] for name in ("quiet", "parked", "off")}
-    # Two hangs with three times their patience: theirs would have been noticed long before.
+    # Two hangs with twice their patience: theirs would have been noticed long before.
     supervisor.wait_state("hangs:0", "FATAL")
     assert {name: supervisor.process(f"{name}:0")["pid"] for name in pids} == pids
 
@@ -140,6 +138,7 @@ def test_who_never_beats_or_parks_is_no_hang(supervise: Supervise) -> None:
 def test_a_hang_at_the_stop_is_shown_and_killed_in_time(supervise: Supervise) -> None:
     jobs = section("hangs", target="hangs:hangs_at_stop", stop_timeout="1s")
     supervisor = supervise(STEADY + jobs, MODULES)
+    Ledger(supervisor).wait("sit", "hangs:0")
     done = supervisor.cli("stop")
     assert done.returncode == 1
     assert "killed: hangs:0" in done.stdout
@@ -148,10 +147,10 @@ def test_a_hang_at_the_stop_is_shown_and_killed_in_time(supervise: Supervise) ->
 
 
 def test_a_silent_drain_is_no_hang(supervise: Supervise) -> None:
-    jobs = section("slow", target="hangs:leaves_slowly", heartbeat_timeout="100ms")
+    jobs = section("slow", target="hangs:leaves_slowly", heartbeat_timeout="1s")
     supervisor = supervise(jobs, MODULES)
     supervisor.send(signal.SIGTERM)
-    supervisor.wait_process("slow:0", lambda row: (row["heartbeat_age_s"] or 0) > 0.5)
+    supervisor.wait_process("slow:0", lambda row: (row["heartbeat_age_s"] or 0) > 1.5)
     Ledger(supervisor).open("gate")
     assert supervisor.wait_exit() == 0
     assert not any("heartbeat" in message for message in supervisor.messages())
@@ -174,7 +173,7 @@ def run(context):
         signal.pause()
 """
     }
-    keys = {"heartbeat_timeout": "300ms", "stop_timeout": "300ms", "backoff": 0}
+    keys = {"heartbeat_timeout": "2s", "stop_timeout": "300ms", "backoff": 0}
     jobs = section("mixed", target="mixed:run", processes=3, **keys)
     supervisor = supervise(jobs, modules)
     supervisor.wait_process("mixed:1", lambda row: row["restarts"] >= 2)

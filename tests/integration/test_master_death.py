@@ -168,6 +168,7 @@ def test_a_new_start_at_once_works_without_twins(supervise: Supervise) -> None:
     for slot in ("plain:0", "deaf:0", "parent:0"):
         ledger.wait("up", slot)
     ledger.wait("daemon", "parent:0")
+    ledger.wait("sit", "slow:0")
     first = {pid for slot in ("slow:0", "deaf:0", "parent:0") for pid in ledger.pids("sit", slot)}
     supervisor.kill()
     supervisor.start(wait=False)
@@ -225,7 +226,7 @@ def test_one_that_is_stuck_in_c_is_ended_by_the_next_master(supervise: Supervise
 
 
 def test_what_the_old_ones_begin_while_they_leave_is_waited_for_too(supervise: Supervise) -> None:
-    supervisor = supervise(program("late", stop_timeout="1s"), MODULES)
+    supervisor = supervise(program("late", stop_timeout="5s"), MODULES)
     ledger = Ledger(supervisor)
     ledger.wait("up")
     supervisor.kill()
@@ -345,7 +346,7 @@ def test_a_job_that_waits_for_the_past_can_be_stopped(supervise: Supervise) -> N
     assert supervisor.cli("restart", "polite").returncode == 0  # a later event
     assert len(ledger.pids("sit", "slow:0")) == 1
     assert supervisor.cli("start", "slow").returncode == 0
-    assert len(ledger.pids("sit", "slow:0")) == 2
+    assert len(ledger.wait("sit", "slow:0", count=2)) == 2
 
 
 def test_a_start_of_a_job_that_waits_for_the_past_waits_too(supervise: Supervise) -> None:

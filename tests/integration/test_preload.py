@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor import kernel
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
 from tests.helpers.eventually import eventually
@@ -180,6 +181,8 @@ def test_children_share_what_was_preloaded_and_nothing_that_is_open(supervise: S
         MODULES,
     )
     rows = {row["name"]: row["pid"] for row in supervisor.status()["processes"]}
+    # A program is RUNNING from the fork on, and lets go of everything a moment later.
+    eventually(lambda: kernel.title_of(rows["program:0"]) == "sleep 1000")
     masters = set(descriptors(supervisor.pid))
     for name, pid in rows.items():
         shared = {one for one in descriptors(pid) if one in masters}

@@ -18,6 +18,7 @@ from supervisor import child, kernel, seatlock
 from supervisor.errors import SpawnError
 from supervisor.process import Exit, Pipes, Prepared, Process
 from supervisor.process import spawn as spawn_all
+from tests.helpers.eventually import PATIENCE_S
 
 
 def launcher(
@@ -58,7 +59,7 @@ def spawn(describe: Callable[[Pipes], tuple[child.Launch, Callable[[], int]]]) -
 def wait_for_end(process: Process) -> Exit:
     poll = select.poll()
     poll.register(process.pidfd, select.POLLIN)
-    assert poll.poll(10_000), "the child did not end"
+    assert poll.poll(PATIENCE_S * 1000), "the child did not end"
     how = process.reap()
     assert how is not None
     return how

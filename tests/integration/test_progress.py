@@ -39,5 +39,7 @@ def test_a_backlog_with_nothing_done_is_not_ready(supervise: Supervise) -> None:
     assert "nothing was done for 0.2s" in row["why"]
     assert supervisor.cli("status", "--check").returncode == 1
     supervisor.write("gate", "open")
-    supervisor.wait_process("orders:0", lambda row: row["done"] == 4 and row["backlog"] == 0)
+    supervisor.wait_process(
+        "orders:0", lambda row: row["done"] == 4 and row["backlog"] == 0 and row["ready"]
+    )
     assert supervisor.cli("status", "--check").returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from tests.helpers.eventually import PATIENCE_S
 from workers.sources.sqlite_file import QueueFile
 
 
@@ -12,8 +13,8 @@ def test_openers_of_a_fresh_file_do_not_take_each_other_for_strangers(tmp_path: 
     failures: list[Exception] = []
 
     def open_it(path: Path, together: threading.Barrier) -> None:
-        file = QueueFile(path, io_timeout=5, durable=False)
-        together.wait(5)
+        file = QueueFile(path, io_timeout=PATIENCE_S, durable=False)
+        together.wait(PATIENCE_S)
         try:
             file.open()
         except Exception as error:

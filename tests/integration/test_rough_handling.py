@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from tests.conftest import Supervise
-from tests.helpers.eventually import eventually
+from tests.helpers.eventually import PATIENCE_S, eventually
 
 MODULES = {
     "waits": """
@@ -109,6 +109,6 @@ def test_started_without_standard_streams_it_writes_into_no_other_file(
             assert (supervisor.run_dir / "test.pid").read_text() == f"{pid}\n"
             assert (supervisor.state_dir / "lock").read_text() == f"{pid}\n"
             master.terminate()
-            assert master.wait(20) == 0
+            assert master.wait(PATIENCE_S) == 0
         finally:
             master.kill()

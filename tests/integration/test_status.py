@@ -118,10 +118,9 @@ def test_status_has_the_shape_of_the_contract(supervise: Supervise) -> None:
             assert isinstance(value, allowed) or (value is None and key not in NEVER_NULL), key
         assert row["kind"] == "daemon"
         assert f"{row['job']}:{row['process']}" == row["name"]
-    orders = supervisor.process("orders:0")
+    orders = supervisor.wait_process("orders:0", lambda row: row["backlog"] == 0)
     assert orders["type"] == "queue"
     assert orders["rss_bytes"] > 1_000_000
-    assert orders["backlog"] == 0
     assert set(waiting["last_exit"]) == {"code", "signal", "cause", "at"}
     assert waiting["last_exit"]["code"] == 1
     assert datetime.fromisoformat(waiting["last_exit"]["at"]).utcoffset() is not None
@@ -180,7 +179,8 @@ def test_titles_tell_who_is_who_and_how_it_goes(supervise: Supervise) -> None:
     eventually(lambda: busy in titles(supervisor))
     supervisor.send(signal.SIGTERM)
     eventually(lambda: "supervisor: daemon [orders:0] (draining 1)" in titles(supervisor))
-    assert f"supervisor: master [test] {supervisor.conf} (draining)" in titles(supervisor)
+    master = f"supervisor: master [test] {supervisor.conf} (draining)"
+    eventually(lambda: master in titles(supervisor))
     Ledger(supervisor).open("gate")
     assert supervisor.wait_exit() == 0
 
@@ -199,6 +199,7 @@ def test_a_stop_reports_what_was_drained_and_what_was_abandoned(supervise: Super
     supervisor.wait_line("orders:0 RUNNING -> STOPPING")
     ledger.open("b")
     ledger.wait("end", "b")
+    supervisor.wait_process("orders:0", lambda row: row["in_flight"] == 1)
     done = supervisor.cli("stop", "--timeout", "1s", "--json")
     report = json.loads(done.stdout)
     assert report == {"drained": 1, "abandoned": 1, "killed": ["orders:0"]}

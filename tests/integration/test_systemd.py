@@ -121,12 +121,13 @@ def test_stop_drains_and_needs_no_help(box: Box) -> None:
 def test_restart_replaces_the_master_and_every_child(box: Box) -> None:
     box.write("/etc/workers.ini", ITEMS)
     box.systemctl("start", UNIT)
+    box.wait(lambda: len(box.pids()) == 3, "three processes")
     before = box.pids()
 
     box.systemctl("restart", UNIT)
 
     assert box.show("ActiveState") == "active"
-    assert len(before) == len(box.pids()) == 3
+    box.wait(lambda: len(box.pids()) == 3, "three processes again")
     assert set(box.pids()).isdisjoint(before)
 
 
@@ -143,13 +144,13 @@ def test_killed_master_comes_back_without_twins(box: Box) -> None:
     box.wait(lambda: all(len(spans) == 2 for spans in _spans(box).values()), "begun again")
     assert not set(before) & set(box.pids()), "what the dead master left, the deaf one too, is gone"
     _assert_no_twins(box)
-    _assert_one_process_each(box, "sh")
+    box.wait(lambda: _processes_called(box, "sh") == 1, "one deaf program")
     box.systemctl("stop", UNIT)
     assert box.pids() == []
 
 
 def test_frozen_master_is_killed_by_the_watchdog_and_comes_back(box: Box) -> None:
-    box.drop_in("WatchdogSec=1")
+    box.drop_in("WatchdogSec=2")
     box.write("/etc/workers.ini", ITEMS)
     box.systemctl("start", UNIT)
     box.wait(lambda: len(_spans(box)) == 2, "begun")
@@ -165,15 +166,15 @@ def test_frozen_master_is_killed_by_the_watchdog_and_comes_back(box: Box) -> Non
 
 
 def test_idle_master_outlives_many_watchdog_periods(box: Box) -> None:
-    box.drop_in("WatchdogSec=1")
+    box.drop_in("WatchdogSec=2")
     box.write("/etc/workers.ini", ITEMS)
     box.systemctl("start", UNIT)
     alive_since = int(box.show("ActiveEnterTimestampMonotonic"))
 
-    def beats_for_3_s() -> bool:
-        return int(box.show("WatchdogTimestampMonotonic")) > alive_since + 3_000_000
+    def beats_for_5_s() -> bool:
+        return int(box.show("WatchdogTimestampMonotonic")) > alive_since + 5_000_000
 
-    box.wait(beats_for_3_s, "beating for 3 s")
+    box.wait(beats_for_5_s, "beating for 5 s")
     assert box.show("NRestarts") == "0"
 
 
@@ -195,6 +196,7 @@ def test_wrong_configuration_is_not_tried_again(box: Box) -> None:
     started = box.run("systemctl", "start", UNIT, check=False)
 
     assert started.returncode != 0
+    box.wait(lambda: box.show("ActiveState") == "failed", "failed")
     # SubState would be auto-restart if systemd meant to try again.
     assert (box.show("ActiveState"), box.show("SubState")) == ("failed", "failed")
     assert box.show("ExecMainStatus") == "78"
@@ -238,6 +240,6 @@ def _assert_no_twins(box: Box) -> None:
             assert ended < begun, "two processes of one slot at a time"
 
 
-def _assert_one_process_each(box: Box, name: str) -> None:
-    names = [box.read(f"/proc/{pid}/comm").strip() for pid in box.pids()]
-    assert names.count(name) == 1, names
+def _processes_called(box: Box, name: str) -> int:
+    """Count them; a fork of a shell has its name too, until its exec."""
+    return [box.read(f"/proc/{pid}/comm").strip() for pid in box.pids()].count(name)
