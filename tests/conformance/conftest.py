@@ -16,7 +16,10 @@ from workers.sources.sqlite import SqliteSource
 from workers.sources.sqlite_desk import Depth, Letter, SqliteDesk
 from workers.sources.sqlite_file import QueueFile
 
-LEASE_S = 30.0
+LEASE_S = 600.0
+
+IO_S = 30.0
+"""Nobody waits so long for the file, however busy the disk."""
 
 
 class Bench(Protocol):
@@ -41,31 +44,31 @@ class SqliteBench:
         self.url = f"sqlite:///{path}"
 
     def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
-        return SqliteSource(self._path, owner, lease_s=lease_s, io_timeout=5)
+        return SqliteSource(self._path, owner, lease_s=lease_s, io_timeout=IO_S)
 
     def publish(self, topic: str, *data: object, delay_s: float = 0.0) -> None:
         bodies = [codec.encode(topic, one, message_id=str(one).replace(" ", "")) for one in data]
         self.publish_raw(topic, *bodies, delay_s=delay_s)
 
     def publish_raw(self, topic: str, *bodies: bytes, delay_s: float = 0.0) -> None:
-        desk = SqliteDesk(self._path, io_timeout=5, create=True)
+        desk = SqliteDesk(self._path, io_timeout=IO_S, create=True)
         desk.publish(topic, bodies, delay_s)
         desk.close()
 
     def depth(self, topic: str) -> Depth:
-        desk = SqliteDesk(self._path, io_timeout=5, create=True)
+        desk = SqliteDesk(self._path, io_timeout=IO_S, create=True)
         depths = {depth.topic: depth for depth in desk.depths()}
         desk.close()
         return depths.get(topic, Depth(topic))
 
     def letters(self, topic: str) -> list[Letter]:
-        desk = SqliteDesk(self._path, io_timeout=5, create=True)
+        desk = SqliteDesk(self._path, io_timeout=IO_S, create=True)
         found = desk.letters(topic, limit=1000)
         desk.close()
         return found
 
     def pause(self, topic: str) -> None:
-        file = QueueFile(self._path, io_timeout=5, durable=True)
+        file = QueueFile(self._path, io_timeout=IO_S, durable=True)
         with file.change() as change:
             change.execute("INSERT INTO paused (topic, since) VALUES (?, 0)", (topic,))
         file.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor import kernel
 from supervisor.board import UNKNOWN
 from supervisor.slot import FALLEN, Fallen, Slot
 from tests.conformance.conftest import Bench
@@ -166,7 +167,7 @@ def test_a_stop_finishes_what_runs_and_gives_back_the_rest_untouched(
     one.until(lambda: len(journal.counts("begin")) == 22)
     one.order(b"stop recycle")
     one.until(lambda: bench.depth("t").depth == 18)
-    assert one.page.read().in_flight == 2
+    one.until(lambda: one.page.read().in_flight == 2)
     shop.open_gate(journal.path)
     assert one.wait() == 0
     assert bench.depth("t").in_flight == 0
@@ -227,15 +228,17 @@ def again(nursery: Nursery, one: Forked, process: int = 0) -> Forked:
 def test_a_message_that_kills_its_process_is_dead_the_third_time_it_ran_alone(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
-    bench.publish("t", *({"wait": 0.05, "n": n} for n in range(4)))
-    bench.publish("t", {"die": "always", "wait": 0.02})
-    bench.publish("t", *({"wait": 0.05, "n": n} for n in range(4, 30)))
+    # Held until the first death: what had ended and was not yet acknowledged would be done twice.
+    bench.publish("t", *({"gate": True, "n": n} for n in range(4)))
+    bench.publish("t", {"die": "always", "wait": 0.05})
+    bench.publish("t", *({"gate": True, "n": n} for n in range(4, 30)))
     one = nursery.fork(shop.job(bench.url, journal.path))
     deaths = 0
     while not empty(bench)():
         one.until(lambda one=one: one.gone() or empty(bench)())
         if one.gone():
             deaths += 1
+            shop.open_gate(journal.path)
             one = again(nursery, one)
     assert deaths == 4
     assert stop(one) == 0
@@ -278,7 +281,7 @@ def test_a_living_sibling_takes_over_at_once(
     one.wait()
     shop.open_gate(journal.path)
     two.order(FALLEN + b" " + Fallen(one.slot.owner, one.page.suspects()).encode())
-    two.until(empty(bench), patience_s=3)
+    two.until(empty(bench), patience_s=one.slot.job.lease / 2)
     assert stop(two) == 0
     assert sum(journal.counts("begin").values()) == 2
 
@@ -327,6 +330,8 @@ def test_kill_at_every_step_loses_nothing(
     one = nursery.fork(job, main=main)
     assert one.wait() == -signal.SIGKILL
     in_handlers = len(one.page.suspects())
+    depth, ended = bench.depth("t"), journal.counts("end").total()
+    acknowledged = 52 - depth.depth - depth.delayed - depth.in_flight - depth.dead
     two = again(nursery, one)
     two.until(empty(bench))
     assert stop(two) == 0
@@ -338,14 +343,15 @@ def test_kill_at_every_step_loses_nothing(
         assert in_handlers == 0
         assert set(ends.values()) == {1}
     if step == "after ack":
-        assert sum(ends.values()) - 51 <= in_handlers + 10
+        assert acknowledged > 0
+    assert ends.total() - 51 <= ended - acknowledged, "what was acknowledged is not done again"
 
 
 def test_a_locked_queue_is_said_once_and_survived(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", {"gate": True})
-    one = nursery.fork(shop.job(bench.url, journal.path, io_timeout=0.1))
+    one = nursery.fork(shop.job(bench.url, journal.path, io_timeout=1))
     one.until(lambda: journal.counts("begin"))
     with bench.out_of_order():
         shop.open_gate(journal.path)
@@ -385,10 +391,12 @@ def test_what_a_frozen_process_has_not_begun_is_left_to_others(
 ) -> None:
     """A process that slept through its leases must not begin what others have by now."""
     bench.publish("t", *range(8))
-    bench.publish("t", *({"wait": 0.1, "n": n} for n in range(6)))
-    one = nursery.fork(shop.job(bench.url, journal.path, concurrency=1, lease=0.3))
-    one.until(lambda: len(journal.counts("begin")) == 9)
+    bench.publish("t", *({"gate": True, "n": n} for n in range(6)))
+    one = nursery.fork(shop.job(bench.url, journal.path, concurrency=1, lease=2))
+    one.until(lambda: len(journal.counts("begin")) == 9 and one.page.read().done == 8)
     one.kill(signal.SIGSTOP)
+    eventually(lambda: (facts := kernel.facts(one.pid)) and facts.state == "T")
+    shop.open_gate(journal.path)
     two = nursery.fork(one.slot.job, 1)
     two.until(empty(bench))
     one.kill(signal.SIGCONT)

@@ -15,6 +15,8 @@ from supervisor import config, location, settings
 from supervisor.config import Config, Topic, load, locate
 from supervisor.errors import ConfigError, ExitCode
 
+FINE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
 WORKER = "[daemon:w]\ntype = worker\ntarget = shop.w:run\n"
 QUEUE = "[daemon:q]\ntype = queue\nurl = sqlite:///q.db\ntopics = a:5, b\n"
 
@@ -396,7 +398,7 @@ WORDS = st.sampled_from(
 )
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@hypothesis_settings(suppress_health_check=FINE, max_examples=300)
 @given(text=st.one_of(st.lists(WORDS, max_size=40).map("".join), st.text(), st.binary()))
 def test_any_text_is_a_config_or_a_config_error(text: str | bytes) -> None:
     path = Path("etc/w.ini")
@@ -414,7 +416,7 @@ LINES = st.builds(
 )
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@hypothesis_settings(suppress_health_check=FINE, max_examples=200)
 @given(job_type=st.sampled_from(sorted(settings.BUILT_TYPES)), lines=st.lists(LINES, max_size=12))
 def test_every_problem_names_a_line_of_the_file(job_type: str, lines: list[str]) -> None:
     path = Path("etc/w.ini")

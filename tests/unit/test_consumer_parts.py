@@ -231,7 +231,7 @@ def test_a_stop_wakes_waits_of_every_form_and_keeps_its_first_reason() -> None:
     assert not select.select([token.fileno()], [], [], 0)[0]
     token.set("recycle")
     token.set("stop")
-    waiting.join(5)
+    waiting.join(60)
     assert not waiting.is_alive()
     assert select.select([token.fileno()], [], [], 0)[0]
     token.on_stop(lambda: told.append("after"))

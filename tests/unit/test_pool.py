@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from supervisor.board import Page
+from tests.helpers.eventually import PATIENCE_S
 from workers.base import Skip
 from workers.pool import Doorbell, Pool, Task
 from workers.sources.source import Delivery
@@ -32,14 +33,14 @@ def pool(size: int, call: Callable[[Task], None]) -> Iterator[tuple[Pool, Page, 
     finally:
         made.close()
         for thread in set(threading.enumerate()) - before:
-            thread.join(5)
+            thread.join(PATIENCE_S)
         os.close(doorbell.fd)
 
 
 def collect(pool: Pool, doorbell: Doorbell, count: int) -> list[Task]:
     found: list[Task] = []
     while len(found) < count:
-        assert select.select([doorbell.fd], [], [], 5)[0], "nobody rang"
+        assert select.select([doorbell.fd], [], [], PATIENCE_S)[0], "nobody rang"
         doorbell.answer()
         found += pool.collect()
     return found
@@ -63,7 +64,7 @@ def test_no_more_run_than_there_are_threads() -> None:
         with lock:
             running += 1
             most = max(most, running)
-        barrier.wait(5)
+        barrier.wait(PATIENCE_S)
         with lock:
             running -= 1
 
@@ -88,12 +89,12 @@ def test_what_is_not_begun_can_be_taken_back() -> None:
 
     def call(_task: Task) -> None:
         begun.set()
-        go.wait(5)
+        go.wait(PATIENCE_S)
 
     with pool(1, call) as (made, _, doorbell):
         for number in range(1, 6):
             made.submit(task(number))
-        assert begun.wait(5)
+        assert begun.wait(PATIENCE_S)
         assert [one.delivery.number for one in made.take_back()] == [2, 3, 4, 5]
         assert made.outstanding == made.busy() == 1
         go.set()

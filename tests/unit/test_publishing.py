@@ -132,7 +132,7 @@ def test_topics_that_no_job_lists_are_shown_when_they_hold_something(conf: Path)
 
 def test_dead_letters_are_listed_and_shown(conf: Path) -> None:
     publish("mail", {"to": "you"}, id="m1", key="k", headers={"h": "1"})
-    source = SqliteSource(conf.parent / "data/q.db", "i/a:0/1", lease_s=30, io_timeout=5)
+    source = SqliteSource(conf.parent / "data/q.db", "i/a:0/1", lease_s=30, io_timeout=30)
     source.open()
     [one] = source.fetch([("mail", 1)], 1)
     source.dead([Burial(one, "mail", "m1", "ValueError: no", "Traceback", "a:0")])
@@ -166,7 +166,7 @@ def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "q.db"
     path.write_bytes(b"this is not a database, whatever its name says" * 100)
     with pytest.raises(ConfigError, match="not a database of SQLite"):
-        QueueFile(path, io_timeout=1, durable=True).open()
+        QueueFile(path, io_timeout=30, durable=True).open()
 
 
 def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
@@ -175,12 +175,12 @@ def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
     database.execute("CREATE TABLE users (name)")
     database.close()
     with pytest.raises(ConfigError, match="something else"):
-        QueueFile(path, io_timeout=1, durable=True).open()
+        QueueFile(path, io_timeout=30, durable=True).open()
 
 
 def test_a_queue_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "q.db"
-    file = QueueFile(path, io_timeout=1, durable=True)
+    file = QueueFile(path, io_timeout=30, durable=True)
     file.open()
     with file.change() as change:
         change.execute("PRAGMA user_version = 99")
@@ -191,7 +191,7 @@ def test_a_queue_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_file_that_is_moved_away_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "q.db"
-    file = QueueFile(path, io_timeout=1, durable=True)
+    file = QueueFile(path, io_timeout=30, durable=True)
     file.open()
     assert not file.is_gone()
     path.rename(tmp_path / "moved.db")

@@ -19,6 +19,7 @@ import pytest
 
 from supervisor.config import Job
 from supervisor.errors import configuration_fault
+from tests.helpers.eventually import PATIENCE_S
 from tests.helpers.forked import Nursery
 from workers import Context, Worker
 
@@ -300,7 +301,7 @@ def forks(context: Context) -> None:
     helper = multiprocessing.get_context("fork").Process(target=_sleeps)
     helper.start()
     helper.terminate()
-    helper.join(10)
+    helper.join(PATIENCE_S)
     context.logger.info("helper ended with %s, stopping=%s", helper.exitcode, context.stopping)
 
 
@@ -325,7 +326,7 @@ def test_exit_hooks_run(nursery: Nursery) -> None:
 
 
 def test_exit_hooks_have_one_second(nursery: Nursery) -> None:
-    assert nursery.fork(worker(hangs_in_a_hook)).wait(5) == 0
+    assert nursery.fork(worker(hangs_in_a_hook)).wait() == 0
 
 
 def test_stacks_are_dumped_on_demand_and_the_process_lives(nursery: Nursery) -> None:
@@ -336,7 +337,7 @@ def test_stacks_are_dumped_on_demand_and_the_process_lives(nursery: Nursery) -> 
     one.kill(signal.SIGUSR2)
     dump = b""
     while b"in waits" not in dump:
-        assert select.select([reader], [], [], 10)[0], dump
+        assert select.select([reader], [], [], PATIENCE_S)[0], dump
         dump += os.read(reader, 65536)
     os.close(reader)
     one.order(b"stop stop")
