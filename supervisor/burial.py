@@ -50,6 +50,7 @@ class Burial:
         self._seats = seats
         self._report = gone
         self._looks: dict[int, int] = {}
+        self._unclear: set[int] = set()
 
     def begin(self, seat: Seat) -> bool:
         """Reap a process whose pidfd has turned readable; False when it lives after all."""
@@ -92,21 +93,31 @@ class Burial:
         Returns False beside it when there may be more: somebody is just leaving or in the middle
         of an exec, as a process is that becomes a daemon. Then we look again soon.
         """
-        living = descendants.reap_orphans(self._seats.living_pids())
         owners = {pid: other.name for pid, other in self._seats.by_pid.items()}
-        names = {pid: descendants.slot_of(pid, self._instance, owners) for pid in living}
-        unclear = [
-            pid for pid, name in names.items() if name is None and not self._is_stranger(pid)
-        ]
-        counts = {pid: self._looks.get(pid, 0) + (pid in unclear) for pid in living}
-        self._looks = {pid: count for pid, count in counts.items() if count}
-        if unclear:
-            self._loop.at(self, now() + LOOK_AGAIN_S, self.sweep)
+        while True:
+            living = descendants.reap_orphans(self._seats.living_pids())
+            names = {pid: descendants.slot_of(pid, self._instance, owners) for pid in living}
+            unclear = {
+                pid
+                for pid, name in names.items()
+                # A process may hide its command line for good; we do not wait for that one.
+                if name == descendants.UNCLEAR and self._looks.get(pid, 0) < LOOKS
+            }
+            # One that has died while we looked could not tell whose it was, and its children have
+            # become ours without a look at them.
+            if living <= descendants.reap_orphans(self._seats.living_pids()):
+                break
+        self._looks = {pid: count for pid, count in self._looks.items() if pid in living}
+        if unclear and not self._unclear:
+            self._loop.at(self, now() + LOOK_AGAIN_S, self._look_again)
+        self._unclear |= unclear
         return {pid for pid, name in names.items() if name == seat.name}, not unclear
 
-    def _is_stranger(self, pid: int) -> bool:
-        # A process may hide its command line for good; we do not wait for that one.
-        return self._looks.get(pid, 0) >= LOOKS or not descendants.is_in_between(pid)
+    def _look_again(self) -> None:
+        unclear, self._unclear = self._unclear, set()
+        for pid in unclear:
+            self._looks[pid] = self._looks.get(pid, 0) + 1
+        self.sweep()
 
     def _end(self, seat: Seat) -> None:
         process, how = seat.process, seat.exit

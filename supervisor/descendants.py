@@ -16,11 +16,16 @@ import os
 import re
 import signal
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from supervisor import kernel
 from supervisor.child import MARK
 
-_TITLE = re.compile(r"^supervisor: \w+ \[([a-z][a-z0-9_.-]*:\d+)\]")
+UNCLEAR: Final = "?"
+"""No slot's name: at the moment nothing can tell."""
+
+_MASTER: Final = "supervisor: master ["
+_TITLE: Final = re.compile(r"^supervisor: \w+ \[([a-z][a-z0-9_.-]*:\d+)\]")
 
 
 def adopted(known: Iterable[int]) -> set[int]:
@@ -51,7 +56,7 @@ def _reaped(pid: int) -> bool:
 
 
 def slot_of(pid: int, instance: str, leaders: dict[int, str]) -> str | None:
-    """Name the slot that an adopted process belongs to; None when nothing tells.
+    """Name the slot that an adopted process belongs to; None when it tells of none, or UNCLEAR.
 
     `leaders` maps the pid of each process that leads, or led, a session of ours to its slot.
     """
@@ -70,28 +75,56 @@ def marked_slot(pid: int, instance: str) -> str | None:
     Whatever was exec'd has the mark in its environment; that of another supervisor's instance
     names nobody of ours. Whatever was only forked has the title of its slot, and our board in its
     memory map.
+
+    UNCLEAR when nothing can tell at the moment. One that is leaving has given its memory back, and
+    keeps its children for some more milliseconds; one in the middle of an execve(2) has neither
+    its old nor its new command line. Ask again: this does not last.
     """
+    title = ""
     mark = kernel.environment_of(pid, MARK.encode())
+    if mark is None:
+        title = kernel.title_of(pid)
+        named = _TITLE.match(title)
+        if named is not None and kernel.maps_file(pid, board_name(instance)):
+            return named.group(1)
+        # Asked again: with an exec between the two looks, the one came too early for the mark and
+        # the other too late for the title.
+        mark = kernel.environment_of(pid, MARK.encode())
     if mark is not None:
         owner, _, name = mark.decode("utf-8", "replace").rpartition("/")
         return name if owner == instance else None
-    title = _TITLE.match(kernel.title_of(pid))
-    if title is None or not kernel.maps_file(pid, board_name(instance)):
-        return None
-    return title.group(1)
-
-
-def is_in_between(pid: int) -> bool:
-    """Say whether nothing can tell at the moment whose process this is.
-
-    One that is leaving has given its memory back, and keeps its children for some more
-    milliseconds; one in the middle of an execve(2) has neither its old nor its new command line.
-    Ask again: this does not last.
-    """
     facts = kernel.facts(pid)
     if facts is None or facts.zombie or facts.of_kernel:
-        return False
-    return facts.leaving or not kernel.title_of(pid)
+        return None
+    return UNCLEAR if facts.leaving or not title else None
+
+
+def is_half_born(pid: int, instance: str) -> bool:
+    """Say whether this is a fork of a master that has not yet become the process of a slot.
+
+    It looks like a master still. When that one is dead it leaves by itself as soon as it runs; one
+    that was stopped there does not run, and holds all that its master held: who connects to the
+    control socket of old is never answered.
+    """
+    return kernel.title_of(pid).startswith(_MASTER) and kernel.maps_file(pid, board_name(instance))
+
+
+def is_below(pid: int, ancestor: int) -> bool:
+    """Say whether a process descends from one that adopts all orphans below it.
+
+    Asked from below: who reads the lists of children from above misses one whose parent dies at
+    that moment, as it goes from a list not yet read to one that was.
+    """
+    while True:
+        above: int | None = pid
+        while above is not None and above != ancestor and above > 1:
+            facts = kernel.facts(above)
+            above = None if facts is None else facts.parent
+        if above is not None:
+            return above == ancestor
+        if kernel.facts(pid) is None:
+            return False
+        # An ancestor has gone on the way; its children have another parent now.
 
 
 def board_name(instance: str) -> str:

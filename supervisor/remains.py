@@ -18,14 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from supervisor import descendants, kernel, protocol, seatlock
+from supervisor import descendants, kernel, pidfile, protocol, seatlock
 from supervisor.location import Location
 from supervisor.loop import now
 
 _UNKNOWN_STOP_TIMEOUT_S: Final = 30.0
 _DIES_WITHIN_S: Final = 5.0
 _LOOKS: Final = 10
-_LOOK_AGAIN_S: Final = 0.005
+_PATIENCE_S: Final = 0.25
+
+LOOK_AGAIN_S: Final = 0.005
+
+HALF_BORN: Final = "master"
+"""What counts as the slot of a fork that has not got as far as its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,50 +59,95 @@ def instance(state_dir: Path) -> str:
 
 
 def find(state_dir: Path, instance_name: str) -> tuple[Remnant, ...]:
-    """Find every living process of earlier masters; our own children must not exist yet."""
-    if seatlock.left_in_order(state_dir):
-        return ()  # no need to read all of /proc
-    sat = {occupant.pid: occupant for occupant in seatlock.occupants(state_dir)}
-    current = {pid: one for pid, one in sat.items() if one.boot == kernel.BOOT}
-    patience = {one.name: one.stop_timeout for one in current.values()}
-    found = [
-        Remnant(one.name, pid, leader=True, stop_timeout=one.stop_timeout)
-        for pid, one in current.items()
-        if one.alive()
-    ]
-    leaders = {remnant.pid for remnant in found}
-    seen = {os.getpid(), *leaders}
-    for _ in range(_LOOKS):
-        # Again for those that were begun meanwhile: their parent may have ended before we came to
-        # it, and a daemon would slip through.
-        fresh = set(kernel.processes()) - seen
-        unclear = set()
-        for pid in fresh:
-            slot = _slot_of(pid, instance_name, current)
-            if slot is not None:
-                given = patience.get(slot, _UNKNOWN_STOP_TIMEOUT_S)
-                found.append(Remnant(slot, pid, leader=False, stop_timeout=given))
-            elif descendants.is_in_between(pid):
-                unclear.add(pid)
-        seen |= fresh - unclear
-        if unclear:
-            select.select((), (), (), _LOOK_AGAIN_S)
-        elif not fresh:
-            break
-    return tuple(found)
+    """Find every living process of earlier masters; our own children must not exist yet.
+
+    Waits between the looks of the search. For those who may: the command line, and a master that
+    has not begun its work.
+    """
+    search = Search(state_dir, instance_name)
+    found = search.look()
+    while not search.is_over:
+        select.select((), (), (), LOOK_AGAIN_S)
+        found += search.look()
+    return found
 
 
-def _slot_of(pid: int, instance_name: str, current: dict[int, seatlock.Occupant]) -> str | None:
+class Search:
+    """One search through all processes, in as many looks as it takes; LOOK_AGAIN_S apart.
+
+    /proc is not read at one instant. Who is listed may have begun another and ended before we come
+    to it, and then neither is known; the number of the other may lie where we have read already.
+    So there is a second look at least, at those who are new, and one more for as long as somebody
+    has ended between the list and the look, or could not tell whose it is. Who was found needs no
+    more: the end of each one found is followed by a search of its own.
+    """
+
+    def __init__(self, state_dir: Path, instance_name: str) -> None:
+        self._instance = instance_name
+        # An own child is no remnant; who is below it, the caller has to tell.
+        self._seen = {os.getpid(), *kernel.children(os.getpid())}
+        self._looks = 0
+        self._give_up_at = now() + _PATIENCE_S
+        # Without any slot file there is no need to read all of /proc.
+        self.is_over = seatlock.left_in_order(state_dir)
+        sat = () if self.is_over else seatlock.occupants(state_dir)
+        self._occupants = {one.pid: one for one in sat if one.boot == kernel.BOOT}
+        self._patience = {one.name: one.stop_timeout for one in self._occupants.values()}
+
+    def look(self) -> tuple[Remnant, ...]:
+        """Take a look; gives the living ones that none before it has given.
+
+        They may be of any master, so also of our own.
+        """
+        if self.is_over:
+            return ()
+        self._looks += 1
+        found: list[Remnant] = []
+        is_clear = self._looks > 1
+        for pid in set(kernel.processes()) - self._seen:
+            remnant = self._remnant(pid)
+            if remnant is None:
+                is_clear &= _lives(pid)
+            elif remnant.slot == descendants.UNCLEAR:
+                is_clear = False
+                continue  # to be looked at again
+            else:
+                found.append(remnant)
+            self._seen.add(pid)
+        # Somebody may hide its command line for good, or always be somebody who ends.
+        is_hopeless = self._looks >= _LOOKS and now() >= self._give_up_at
+        self.is_over = is_clear or is_hopeless
+        return tuple(found)
+
+    def _remnant(self, pid: int) -> Remnant | None:
+        occupant = self._occupants.get(pid)
+        if occupant is not None and occupant.alive():
+            return Remnant(occupant.name, pid, leader=True, stop_timeout=occupant.stop_timeout)
+        slot = self._slot_of(pid)
+        if slot is None:
+            return None
+        given = self._patience.get(slot, _UNKNOWN_STOP_TIMEOUT_S)
+        return Remnant(slot, pid, leader=False, stop_timeout=given)
+
+    def _slot_of(self, pid: int) -> str | None:
+        facts = kernel.facts(pid)
+        if facts is None or facts.zombie:
+            return None
+        leader = self._occupants.get(facts.session)
+        # The number of a session is not given away while a member lives; one that is younger than
+        # the leader's start is a member, and a leader of the same number is not.
+        is_member = leader is not None and pid != facts.session and facts.started >= leader.started
+        if leader is not None and is_member and not _is_reused(leader):
+            return leader.name
+        slot = descendants.marked_slot(pid, self._instance)
+        if slot is None and descendants.is_half_born(pid, self._instance):
+            return HALF_BORN
+        return slot
+
+
+def _lives(pid: int) -> bool:
     facts = kernel.facts(pid)
-    if facts is None or facts.zombie:
-        return None
-    leader = current.get(facts.session)
-    # The number of a session is not given away while a member lives; one that is younger than
-    # the leader's start is a member, and a leader of the same number is not.
-    is_member = leader is not None and pid != facts.session and facts.started >= leader.started
-    if leader is not None and is_member and not _is_reused(leader):
-        return leader.name
-    return descendants.marked_slot(pid, instance_name)
+    return facts is not None and not facts.zombie
 
 
 def _is_reused(leader: seatlock.Occupant) -> bool:
@@ -115,9 +165,9 @@ def end(location: Location, timeout_s: float | None = None) -> protocol.StopRepo
     if not seatlock.folder(location.state_dir).is_dir():
         return None
     name = instance(location.state_dir)
-    left = find(location.state_dir, name)
+    left = _left(location, name)
     if not left:
-        _clear(location.state_dir)
+        _clear(location)
         return None
     began, killed = now(), set[str]()
     while left:
@@ -125,17 +175,23 @@ def end(location: Location, timeout_s: float | None = None) -> protocol.StopRepo
             if not remnant.leader:
                 tell(remnant)
         _outwait(left, began, timeout_s)
-        for remnant in find(location.state_dir, name):
+        for remnant in _left(location, name):
             if now() - began >= _patience(remnant, timeout_s):
                 killed.add(remnant.slot)
                 kill(remnant)
-        left = find(location.state_dir, name)
+        left = _left(location, name)
         if now() - began > max(_patience(one, timeout_s) for one in left or (_NOBODY,)) + (
             _DIES_WITHIN_S
         ):
             break  # the kernel does not let them go: uninterruptible sleep
-    _clear(location.state_dir)
+    _clear(location)
     return {"drained": 0, "abandoned": 0, "killed": sorted(killed)}
+
+
+def _left(location: Location, instance_name: str) -> tuple[Remnant, ...]:
+    """Find what was left, or nothing when somebody has started a new master: it sees to that."""
+    found = find(location.state_dir, instance_name)
+    return found if pidfile.holder(pidfile.of_state_dir(location)) is None else ()
 
 
 _NOBODY: Final = Remnant("", 0, leader=False, stop_timeout=0.0)
@@ -183,7 +239,9 @@ def _outwait(left: Iterable[Remnant], began: float, timeout_s: float | None) -> 
         os.close(fd)
 
 
-def _clear(state_dir: Path) -> None:
-    for occupant in seatlock.occupants(state_dir):
+def _clear(location: Location) -> None:
+    if pidfile.holder(pidfile.of_state_dir(location)) is not None:
+        return  # they are the new master's now
+    for occupant in seatlock.occupants(location.state_dir):
         if not occupant.alive():
-            seatlock.remove(state_dir, occupant.name)
+            seatlock.remove(location.state_dir, occupant.name)

@@ -19,6 +19,7 @@ FAMILY = '''
 import os
 import signal
 import sys
+import time
 from ledger import is_open, join, note, sit
 
 def daemonise(how, word):
@@ -103,9 +104,44 @@ def nested(context):
             signal.pause()
     context.wait(1e6)
 
+def hasty(context):
+    """Begin a daemon whose first parent lives until the gate is open."""
+    sit(context.name)
+    if not os.fork():
+        os.setsid()
+        if not os.fork():
+            settle("fork", context.name)
+        note("between")
+        while not is_open("gate"):
+            time.sleep(0.001)
+        os._exit(0)
+    context.wait(1e6)
+
 if __name__ == "__main__":
     settle("exec", sys.argv[1])
 '''
+
+# In the master. Each first look at the one in between comes while it leaves (it has no command line
+# any more), and when the look is over it is dead.
+LOOK = """
+import os
+import time
+from supervisor import descendants, kernel
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+whole = descendants.marked_slot
+
+def late(pid, instance):
+    with open(os.path.join(FOLDER, "ledger")) as ledger:
+        if f"between {pid}" not in ledger.read().splitlines():
+            return whole(pid, instance)
+    open(os.path.join(FOLDER, "gate"), "w").close()
+    while not kernel.facts(pid).zombie:
+        time.sleep(0.001)
+    return None
+
+descendants.marked_slot = late
+"""
 
 PROGRAM = """
 import sys
@@ -228,6 +264,17 @@ def test_all_generations_of_a_family_are_ended(supervise: Supervise) -> None:
     assert Ledger(supervisor).no_twins()
     assert supervisor.stop() == 0
     assert supervisor.tree() == ()
+
+
+def test_one_that_dies_while_we_look_at_it_hides_nobody(supervise: Supervise) -> None:
+    jobs = section("hasty", target="family:hasty", backoff=0)
+    supervisor = supervise(jobs, MODULES | {"look": LOOK}, settings={"preload": "look"})
+    _, daemon = sat(supervisor, "hasty:0")
+    Ledger(supervisor).wait("between")
+    os.kill(supervisor.process("hasty:0")["pid"], signal.SIGKILL)
+    sat(supervisor, "hasty:0", count=4)
+    assert not lives(daemon)
+    assert Ledger(supervisor).no_twins()
 
 
 def test_an_orphan_of_nobody_lives_until_the_full_stop(supervise: Supervise) -> None:
