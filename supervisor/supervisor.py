@@ -232,6 +232,7 @@ class Supervisor:
         waited, seat.predecessors = bool(seat.predecessors), pids
         if waited and not pids and seat.wanted and not self.stopping:
             self.happen_to(seat, Kind.START)
+        self._wake_waiting()
 
     # --- one event of one seat ---------------------------------------------------------------
 

@@ -19,8 +19,8 @@ from typing import Final
 from supervisor import descendants, remains
 from supervisor.loop import READ, Loop, now
 
-LOOK_AGAIN_S: Final = 0.02
-"""Those who leave together are followed by one look through all processes, not one for each."""
+FOLLOW_S: Final = 0.02
+"""Those who leave together are followed by one search, not one for each."""
 
 _log = logging.getLogger("supervisor")
 
@@ -31,21 +31,28 @@ class Vigil:
     def __init__(
         self, state_dir: Path, instance: str, loop: Loop, left: Callable[[str, set[int]], None]
     ) -> None:
-        self._find = partial(remains.find, state_dir, instance)
+        self._place = (state_dir, instance)
         self._loop = loop
         self._left = left
         self._remnants: dict[int, remains.Remnant] = {}
-        self._deserted: set[str] = set()
+        self._deserted: set[str] = set()  # their search has not begun
+        self._searched: set[str] = set()  # their search is on its way
+        self._search: remains.Search | None = None
         self._deadline = math.inf
         self.killed: set[str] = set()  # by the stop of everything
 
     def __len__(self) -> int:
         """Count what is still waited for."""
-        return len(self._remnants) + len(self._deserted)
+        return len(self._remnants) + len(self._deserted) + len(self._searched)
 
     def begin(self) -> None:
         """Find what was left, and wait from now on; before the first child of our own."""
-        for slot in self._meet(self._find()):
+        self._meet(remains.find(*self._place))
+        while self._deserted:  # by those who ended just now, after they may have begun others
+            self._deserted.clear()
+            self._meet(remains.find(*self._place))
+        self._loop.cancel(self)
+        for slot in {remnant.slot for remnant in self._remnants.values()}:
             self._left(slot, self._pids(slot))
 
     def end_by(self, deadline: float) -> None:
@@ -54,15 +61,17 @@ class Vigil:
         for pidfd, remnant in self._remnants.items():
             self._loop.at(pidfd, deadline, partial(self._kill, remnant))
 
-    def _meet(self, found: Iterable[remains.Remnant]) -> set[str]:
-        """Wait for these too; gives the slots that they belong to."""
-        slots = set()
+    def _meet(self, found: Iterable[remains.Remnant]) -> None:
+        """Wait for these too, but for those who are known, or our own."""
+        known = {remnant.pid for remnant in self._remnants.values()}
         for remnant in found:
+            if remnant.pid in known or descendants.is_below(remnant.pid, os.getpid()):
+                continue
             try:
                 pidfd = os.pidfd_open(remnant.pid)
             except ProcessLookupError:
+                self._desert(remnant.slot)
                 continue
-            slots.add(remnant.slot)
             _log.warning("%s: waiting for pid %d, of an earlier master", remnant.slot, remnant.pid)
             self._remnants[pidfd] = remnant
             if not remnant.leader:
@@ -70,7 +79,6 @@ class Vigil:
             self._loop.watch(pidfd, READ, partial(self._on_end, pidfd, remnant))
             kill_at = min(now() + remnant.stop_timeout, self._deadline)
             self._loop.at(pidfd, kill_at, partial(self._kill, remnant))
-        return slots
 
     def _on_end(self, pidfd: int, remnant: remains.Remnant, _mask: int) -> None:
         self._loop.unwatch(pidfd)
@@ -79,18 +87,29 @@ class Vigil:
         os.close(pidfd)
         if left := self._pids(remnant.slot):
             self._left(remnant.slot, left)
-            return
-        self._deserted.add(remnant.slot)
-        self._loop.at(self, now() + LOOK_AGAIN_S, self._look_again)
+        else:
+            self._desert(remnant.slot)
 
-    def _look_again(self) -> None:
-        """See whether the deserted slots are empty indeed."""
-        deserted, self._deserted = self._deserted, set()
-        ours = set(descendants.with_descendants([os.getpid()]))
-        known = {remnant.pid for remnant in self._remnants.values()}
-        self._meet(one for one in self._find() if one.pid not in ours | known)
-        for slot in deserted:
+    def _desert(self, slot: str) -> None:
+        """Note that the last one of a slot has ended; a search that begins now tells of others."""
+        self._deserted.add(slot)
+        if self._search is None:
+            self._loop.at(self, now() + FOLLOW_S, self._look)
+
+    def _look(self) -> None:
+        """See whether the deserted slots are empty indeed; one look of the search each time."""
+        if self._search is None:
+            self._search = remains.Search(*self._place)
+            self._searched, self._deserted = self._deserted, set()
+        self._meet(self._search.look())
+        if not self._search.is_over:
+            self._loop.at(self, now() + remains.LOOK_AGAIN_S, self._look)
+            return
+        empty, self._searched, self._search = self._searched - self._deserted, set(), None
+        for slot in empty:
             self._left(slot, self._pids(slot))
+        if self._deserted:
+            self._loop.at(self, now() + FOLLOW_S, self._look)
 
     def _pids(self, slot: str) -> set[int]:
         return {remnant.pid for remnant in self._remnants.values() if remnant.slot == slot}
