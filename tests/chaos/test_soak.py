@@ -100,16 +100,25 @@ def test_a_thousand_restarts_leave_the_master_as_it_was(supervise: Supervise) ->
     supervisor = supervise(section("steady", target="mob:steady", **keys), MODULES)
     master = supervisor.pid
 
+    killed: set[int] = set()
+
+    def all_anew() -> bool:
+        """Tell whether all are ready, and none is one that we have killed and that still falls."""
+        rows = supervisor.status()["processes"]
+        return all(row["ready"] and row["pid"] not in killed for row in rows)
+
     def restart(until: int) -> None:
         while True:
             rows = supervisor.status()["processes"]
             if sum(row["restarts"] for row in rows) >= until:
                 break
+            killed.clear()  # who still falls is among the next ones again
             for row in rows:
                 if row["state"] == "RUNNING":
                     with suppress(ProcessLookupError):  # it has just been reaped
                         os.kill(row["pid"], signal.SIGKILL)
-        eventually(lambda: all(row["ready"] for row in supervisor.status()["processes"]))
+                        killed.add(row["pid"])
+        eventually(all_anew)
 
     restart(100)  # every cache and buffer has been there once
     before = eventually(lambda: ask_only(supervisor))
@@ -128,16 +137,21 @@ def test_restarts_of_programs_that_leave_by_themselves(supervise: Supervise) -> 
     jobs = section("worker", target="mob:ends", **keys) + section("program", command="true", **keys)
     supervisor = supervise(jobs, MODULES, start=False).start(wait=False)
 
-    def restarted(times: int) -> Belongings:
+    def restarted(times: int) -> None:
         for name in ("worker:0", "program:0"):
-            supervisor.wait_process(name, lambda row: row["restarts"] >= times, 60)
-        return Belongings.of(supervisor.pid)
+            supervisor.wait_process(name, lambda row: row["restarts"] >= times, 300)
 
-    before = restarted(50)
-    after = restarted(50 + RESTARTS // 2)
-    # Two seats, each with five descriptors or, between two lives, none.
-    assert abs(len(after.descriptors) - len(before.descriptors)) <= 2 * 5 + 2
-    assert after.bytes < before.bytes + 2_000_000
+    def back_again() -> bool:
+        after = Belongings.of(supervisor.pid)
+        return len(after.descriptors) <= most and after.bytes < before.bytes + 2_000_000
+
+    restarted(50)
+    before = Belongings.of(supervisor.pid)
+    # Two seats, each with five descriptors or, between two lives, none, and the connection of our
+    # question. While a seat is being filled there are some more for a moment.
+    most = len(before.descriptors) + 2 * 5 + 1
+    restarted(50 + RESTARTS // 2)
+    eventually(back_again)
     assert supervisor.stop() == 0
 
 
