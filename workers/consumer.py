@@ -11,6 +11,9 @@ What keeps "at least once, and hardly ever twice" true:
 * after a crash the messages that were in a handler are suspects. A process that gets one gives
   everything else back that it has not begun, waits for what runs, and runs the suspect alone. So
   only a message that kills a process while alone is counted, and its neighbours never are.
+
+Whether something is fetched is decided in one place, `Consumer.gate` (workers/gate.py): drain and
+suspects, backpressure and the pause after an empty look meet there, with whatever comes to them.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from supervisor.board import UNKNOWN, Phase
 from supervisor.errors import ExitCode, configuration_fault
 from supervisor.slot import Fallen, Slot
 from workers import codec
+from workers.gate import FREE, Gate, Leave
 from workers.handlers import TopicHandlers
 from workers.judge import Judge, Unhandled
 from workers.lifeline import FAST_S
@@ -54,6 +58,10 @@ _GIVING_BACK_S: Final = 0.1
 _BACKLOG_EVERY_S: Final = 1.0
 _BACKLOG_SHARE: Final = 100
 """Counting the backlog may take one hundredth of the time."""
+
+_DRAIN: Final = "drain"
+_SUSPECT: Final = "suspect"
+"""Bars of the gate; the second one from the fetch of a suspect until it has run."""
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +106,6 @@ class Consumer:
         self._settlement = Settlement(self._page, job.concurrency, self._forget)
         self._held: dict[int, Task] = {}
         self._suspect: Task | None = None
-        self._alone = False
         self._fallen: deque[Fallen] = deque(child.slot.fallen)
         self._trouble = Trouble()
         self._next_fetch = 0.0
@@ -106,6 +113,9 @@ class Consumer:
         self._next_backlog = 0.0
         self._draining = False
         self._give_up_at: float | None = None
+        self.gate = Gate()
+        self.gate.add(self._pace)
+        self.gate.add(self._backpressure)
         self._poll = select.poll()
         self._poll.register(self._doorbell.fd, select.POLLIN)
 
@@ -170,7 +180,7 @@ class Consumer:
             yield self._release_fallen
         if now >= self._next_renewal:
             yield self._renew
-        wanted = self._wanted(now)
+        wanted = min(_FETCH, self.gate.leave(now).room)
         if self._is_time_to_settle(now, hungry=wanted > 0):
             yield self._settle
         if wanted:
@@ -191,10 +201,13 @@ class Consumer:
 
     # --- fetching
 
-    def _wanted(self, now: float) -> int:
-        if self._draining or self._alone or self._suspect or now < self._next_fetch:
-            return 0
-        return min(_FETCH, self._appetite.room(self._pool.outstanding))
+    def _pace(self, now: float) -> Leave:
+        """Brake: the source has said how long nothing is to be expected of it."""
+        return Leave(0, self._next_fetch) if now < self._next_fetch else FREE
+
+    def _backpressure(self, _now: float) -> Leave:
+        """Brake: enough is here; a full pool rings when it has room."""
+        return Leave(self._appetite.room(self._pool.outstanding), math.inf)
 
     def _fetch(self, wanted: int) -> None:
         begun = time.monotonic()
@@ -227,6 +240,7 @@ class Consumer:
                 self._settlement.add(*sentence, now)
             elif delivery.suspect and self._suspect is None:
                 self._suspect = self._held[delivery.number]
+                self.gate.bar(_SUSPECT)
             else:
                 self._give_back(self._held[delivery.number], now)
         if self._suspect is not None:
@@ -238,7 +252,6 @@ class Consumer:
         if self._suspect is None or self._pool.outstanding or self._draining:
             return
         task, self._suspect = self._suspect, None
-        self._alone = True
         self._pool.submit(task)
 
     # --- handling
@@ -267,8 +280,8 @@ class Consumer:
             self._appetite.observe(task.seconds)
             sentence = self._judge.judge(task, stopping=self._child.stop.stopping)
             self._settlement.add(*sentence, now)
-        if not self._pool.outstanding:
-            self._alone = False
+        if self._suspect is None and not self._pool.outstanding:
+            self.gate.lift(_SUSPECT)
 
     def _give_back(self, task: Task, now: float) -> None:
         self._settlement.give_back(task.delivery, now)
@@ -338,6 +351,7 @@ class Consumer:
     def _begin_drain(self, now: float) -> None:
         """Take nothing new; what is not begun goes back at once, and counts as not tried."""
         self._draining = True
+        self.gate.bar(_DRAIN)
         self._page.enter(Phase.DRAINING)
         for task in self._pool.take_back():
             self._give_back(task, now)
@@ -386,7 +400,8 @@ class Consumer:
             state = f"busy {busy}, done {counts.done}, failed {counts.failed}"
         else:
             state = "ready"
-        self._child.title.show(state, now)
+        why = self.gate.leave(now).why
+        self._child.title.show(f"{state}, {why}" if why else state, now)
 
     def _sleep(self) -> None:
         now = time.monotonic()
@@ -397,13 +412,7 @@ class Consumer:
             due = self._settlement.due_at()
             if due is not None:
                 wake_at = min(wake_at, due)
-            if not (self._draining or self._alone or self._suspect):
-                wake_at = min(wake_at, self._fetch_at(now))
+            leave = self.gate.leave(now)
+            wake_at = min(wake_at, now if leave.room else leave.again_at)
             wake_at = min(wake_at, self._next_renewal)
         self._poll.poll(max(0.0, wake_at - now) * 1000)
-
-    def _fetch_at(self, now: float) -> float:
-        """Give when the next fetch is due; a full pool rings when it has room."""
-        if not self._appetite.room(self._pool.outstanding):
-            return now + _TURN_S
-        return self._next_fetch
