@@ -11,10 +11,9 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
-from supervisor import descendants, seatlock
+from supervisor import descendants
 from supervisor.capture import Capture
 from supervisor.loop import Loop, now
 from supervisor.process import Exit
@@ -36,14 +35,12 @@ class Burial:
 
     def __init__(
         self,
-        state_dir: Path,
         instance: str,
         loop: Loop,
         capture: Capture,
         seats: Seats,
         gone: Callable[[Seat, Exit], None],
     ) -> None:
-        self._state_dir = state_dir
         self._instance = instance
         self._loop = loop
         self._capture = capture
@@ -61,23 +58,28 @@ class Burial:
             return False
         self._loop.unwatch(process.pidfd)
         self._capture.finish(fd for fd, _ in process.streams())
-        self._go_on(seat)
+        self.look()
         return True
 
-    def sweep(self) -> None:
-        """Reap orphans that have died, and see whose burial can go on. SIGCHLD says when."""
-        descendants.reap_orphans(self._seats.living_pids())
+    def look(self) -> None:
+        """Reap orphans that have died, and see whose burial can go on. SIGCHLD says when.
+
+        Late in this turn of the loop: one look serves all who have died meanwhile.
+        """
+        self._loop.soon(self, self._sweep)
+
+    def _sweep(self) -> None:
+        left, is_clear = self._left_behind()
         for seat in list(self._seats.by_pid.values()):
             if seat.exit is not None:
-                self._go_on(seat)
+                self._go_on(seat, left.get(seat.name, set()), is_clear=is_clear)
 
-    def _go_on(self, seat: Seat) -> None:
+    def _go_on(self, seat: Seat, left: set[int], *, is_clear: bool) -> None:
         """End what the dead process has left; it counts as gone when all of that is.
 
         After a drained stop it is told first and killed at the deadline of the stop; after any
         other death it is killed at once, so that its successor meets no half of it.
         """
-        left, is_clear = self._left_by(seat)
         is_new = left - seat.leftovers
         seat.leftovers = left
         if not left and is_clear:
@@ -87,8 +89,8 @@ class Burial:
             _log.info("%s: ending %d process(es) that it has left", seat.name, len(left))
             descendants.signal_all(is_new, signal.SIGTERM if asked else signal.SIGKILL)
 
-    def _left_by(self, seat: Seat) -> tuple[set[int], bool]:
-        """Find what lives of all that the dead process of this seat has begun.
+    def _left_behind(self) -> tuple[dict[str, set[int]], bool]:
+        """Find the orphans that live, by the name of the slot whose process has begun them.
 
         Returns False beside it when there may be more: somebody is just leaving or in the middle
         of an exec, as a process is that becomes a daemon. Then we look again soon.
@@ -105,19 +107,22 @@ class Burial:
             }
             # One that has died while we looked could not tell whose it was, and its children have
             # become ours without a look at them.
-            if living <= descendants.reap_orphans(self._seats.living_pids()):
+            if not living or living <= descendants.reap_orphans(self._seats.living_pids()):
                 break
         self._looks = {pid: count for pid, count in self._looks.items() if pid in living}
         if unclear and not self._unclear:
             self._loop.at(self, now() + LOOK_AGAIN_S, self._look_again)
         self._unclear |= unclear
-        return {pid for pid, name in names.items() if name == seat.name}, not unclear
+        left: dict[str, set[int]] = {}
+        for pid, name in names.items():
+            left.setdefault(name or "", set()).add(pid)
+        return left, not unclear
 
     def _look_again(self) -> None:
         unclear, self._unclear = self._unclear, set()
         for pid in unclear:
             self._looks[pid] = self._looks.get(pid, 0) + 1
-        self.sweep()
+        self.look()
 
     def _end(self, seat: Seat) -> None:
         process, how = seat.process, seat.exit
@@ -127,7 +132,6 @@ class Burial:
         del self._seats.by_pid[process.pid]
         process.close()
         seat.process = seat.exit = None
-        seatlock.leave(self._state_dir, seat.name)
         seat.account(abandoned=len(suspects))
         # A message that we have killed at the end of a stop has not killed anybody.
         was_asked = seat.status.doom in (Cause.ASKED, Cause.RECYCLED)

@@ -49,12 +49,23 @@ MARK: Final = "SUPERVISOR_PROCESS"
 """The variable by which a descendant is known to its slot: INSTANCE/JOB:PROCESS."""
 
 
-Streams = tuple[io.TextIOWrapper, io.TextIOWrapper]
-"""Python's stdout and stderr, over the descriptors 1 and 2."""
+@dataclass(frozen=True, slots=True)
+class Outfit:
+    """What every child of a master needs and none has to make for itself.
+
+    `stdout` and `stderr` are Python's streams over the descriptors 1 and 2. `of_master` are those
+    that they replace, kept alive: the child that drops them would close them, page by page.
+    `unwanted` are the variables of the environment that are meant for the master alone.
+    """
+
+    stdout: io.TextIOWrapper
+    stderr: io.TextIOWrapper
+    of_master: tuple[object, ...]
+    unwanted: tuple[str, ...]
 
 
-def make_streams() -> Streams:
-    """Make the stdout and stderr of all children, once. Runs in: supervisor.
+def make_outfit() -> Outfit:
+    """Make the streams of all children, once. Runs in: supervisor.
 
     The master's own cannot be theirs: a stream remembers what kind of file was behind its
     descriptor, and is buffered in blocks where that was no terminal. These are made while a pipe
@@ -63,7 +74,12 @@ def make_streams() -> Streams:
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     try:
-        return _stream_over(1, write_end), _stream_over(2, write_end)
+        return Outfit(
+            stdout=_stream_over(1, write_end),
+            stderr=_stream_over(2, write_end),
+            of_master=(sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__),
+            unwanted=tuple(name for name in SYSTEMD_VARIABLES if name in os.environ),
+        )
     finally:
         os.close(read_end)
         os.close(write_end)
@@ -90,7 +106,7 @@ class Launch:
     parent: int
     stdout: int
     stderr: int
-    streams: Streams
+    outfit: Outfit
     keep: tuple[int, ...]
     state_dir: Path
     stop_timeout: float
@@ -168,9 +184,8 @@ def _become(launch: Launch) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, launch.nofile)
     if launch.directory is not None:
         os.chdir(launch.directory)
-    for name in SYSTEMD_VARIABLES:
-        if name in os.environ:
-            del os.environ[name]
+    for name in launch.outfit.unwanted:
+        del os.environ[name]
     for name, value in launch.environment().items():
         os.environ[name] = value
     os.environ[MARK] = launch.mark
@@ -190,7 +205,8 @@ def _redirect(launch: Launch) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = launch.streams  # type: ignore[misc]  # final only for those who did not fork
+    out, err = launch.outfit.stdout, launch.outfit.stderr
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = out, err  # type: ignore[misc]  # final only for those who did not fork
 
 
 def _sit_down(launch: Launch) -> None:

@@ -96,8 +96,7 @@ class Facts:
 def facts(pid: int) -> Facts | None:
     """Read the facts of a process; None when there is none, or /proc cannot be read."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
+        text = _read(f"/proc/{pid}/stat")
     except OSError:
         return None
     # The name may hold blanks and brackets; the fields begin after the last bracket.
@@ -115,8 +114,7 @@ def facts(pid: int) -> Facts | None:
 
 def own_start() -> int:
     """Give the start of this process, as `Facts.started`; on the way of every child's start."""
-    with open("/proc/self/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[19])
+    return int(_read("/proc/self/stat").rpartition(b")")[2].split()[19])
 
 
 def children(pid: int) -> tuple[int, ...]:
@@ -128,8 +126,7 @@ def children(pid: int) -> tuple[int, ...]:
     found: list[int] = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
-                found.extend(int(word) for word in file.read().split())
+            found.extend(map(int, _read(f"/proc/{pid}/task/{task}/children").split()))
     except OSError:
         return tuple(found)
     return tuple(found)
@@ -143,8 +140,7 @@ def processes() -> tuple[int, ...]:
 def environment_of(pid: int, name: bytes) -> bytes | None:
     """Read one variable of the environment with which a process was exec'd; None if not there."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            text = file.read()
+        text = _read(f"/proc/{pid}/environ")
     except OSError:
         return None
     for entry in text.split(b"\0"):
@@ -157,17 +153,16 @@ def environment_of(pid: int, name: bytes) -> bytes | None:
 def title_of(pid: int) -> str:
     """Read the command line of a process, or the title that it has put there."""
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read().rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
+        text = _read(f"/proc/{pid}/cmdline")
     except OSError:
         return ""
+    return text.rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
 
 
 def maps_file(pid: int, memfd_name: str) -> bool:
     """Say whether a process has the memfd of that name in its memory."""
     try:
-        with open(f"/proc/{pid}/maps", "rb") as file:
-            return f"/memfd:{memfd_name} ".encode() in file.read()
+        return f"/memfd:{memfd_name} ".encode() in _read(f"/proc/{pid}/maps")
     except OSError:
         return False
 
@@ -175,8 +170,7 @@ def maps_file(pid: int, memfd_name: str) -> bool:
 def resident_bytes(pid: int) -> int:
     """Give the resident memory of a process, 0 when it is gone."""
     try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE_BYTES
+        return int(_read(f"/proc/{pid}/statm").split()[1]) * _PAGE_BYTES
     except (OSError, IndexError):
         return 0
 
@@ -199,3 +193,20 @@ def descriptors() -> dict[int, str]:
         except OSError:
             continue  # the descriptor of the listing itself
     return found
+
+
+def _read(path: str) -> bytes:
+    """Read a file of /proc to its end.
+
+    By descriptor: the objects of `open` and their buffer are twenty pages more for each fork to
+    copy, on the way of every start and every death. Raises: OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = b""
+        # What is short of the size asked for is not the end: maps come by the page.
+        while part := os.read(fd, 65536):
+            text += part
+        return text
+    finally:
+        os.close(fd)

@@ -114,9 +114,10 @@ class JsonRenderer:
 
     def record(self, record: Record) -> bytes:
         """Render a record; extras under one of our names go under `fields`."""
-        head = {"time": record.time, "level": record.level, "logger": record.logger}
-        tail = {"message": record.message, **_sorted_out(record.extras)}
-        text = f"{_dump(head)[:-1]},{self._who},{_dump(tail)[1:]}\n"
+        head = f'{{"time":"{record.time}","level":"{record.level}"'
+        logger, message = encode_basestring(record.logger), encode_basestring(record.message)
+        extras = f",{_dump(_sorted_out(record.extras))[1:-1]}" if record.extras else ""
+        text = f'{head},"logger":{logger},{self._who},"message":{message}{extras}}}\n'
         return _UNSAFE_IN_JSON.sub(_escape_character, text).encode()
 
 
@@ -229,10 +230,10 @@ def _dump(value: object) -> str:
         return _encode(_simple(value))
 
 
-def _encode(value: object) -> str:
-    return json.dumps(
-        value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str
-    )
+_encode: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str
+).encode
+"""Made once: `json.dumps` with other settings than its own makes an encoder for each call."""
 
 
 def _simple(value: object) -> object:

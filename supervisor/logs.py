@@ -106,6 +106,7 @@ class Log:
         self._files: dict[Path, Sink] = {}
         self._routes: dict[str, Sink] = {}
         self._rings: dict[str, Ring] = {}
+        self._about: dict[Source, Speaker] = {}
         self._waiting: list[Callable[[], None]] = []
         self._hook(sink, "log")
         self._master = self.speaker(Source(MASTER, MASTER, 0, os.getpid()))
@@ -156,11 +157,15 @@ class Log:
         """Log a record of the master itself; `source` when it names a process of a job."""
         speaker = self._master
         if source is not None:
-            # It stays the master's word: in the main log and in the master's ring.
-            speaker = Speaker(self, source, self._render, self._main)
+            speaker = self._about.get(source) or self._speaker_about(source)
         speaker.record(record, urgent=True)
         if self._loop is None:
             self._main.flush()
+
+    def _speaker_about(self, source: Source) -> Speaker:
+        """Make the one who tells of a process, once for each: in the main log, and in our ring."""
+        speaker = self._about[source] = Speaker(self, source, self._render, self._main)
+        return speaker
 
     def later(self, write: Callable[[], None]) -> None:
         """Have the master's record written at the end of this turn of the loop, in its order.

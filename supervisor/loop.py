@@ -32,6 +32,7 @@ class Loop:
         self._selector = selectors.EpollSelector()
         self._heap: list[tuple[float, int, Hashable]] = []
         self._alarms: dict[Hashable, tuple[float, int, Callable[[], None]]] = {}
+        self._soon: dict[Hashable, Callable[[], None]] = {}
         self._order = itertools.count()
 
     def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
@@ -61,12 +62,19 @@ class Loop:
         """Take an alarm back, if it is set."""
         self._alarms.pop(key, None)
 
+    def soon(self, key: Hashable, handler: Callable[[], None]) -> None:
+        """Call once, after what has happened in this turn and before what is due; once a key."""
+        self._soon[key] = handler
+
     def turn(self) -> None:
         """Wait for the next thing to happen, and call every handler that is due."""
         for key, mask in self._selector.select(self._patience()):
             # An earlier handler of this turn may have unwatched it, or closed and reused it.
             if self._selector.get_map().get(key.fd) is key:
                 key.data(mask)
+        soon, self._soon = self._soon, {}
+        for handler in soon.values():
+            handler()
         self._ring()
 
     def close(self) -> None:
@@ -74,6 +82,8 @@ class Loop:
         self._selector.close()
 
     def _patience(self) -> float | None:
+        if self._soon:
+            return 0.0  # from a handler that was due
         while self._heap:
             when, number, key = self._heap[0]
             if self._is_set(key, number):

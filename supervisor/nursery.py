@@ -70,7 +70,7 @@ class Nursery:
         self._parent = parent
         self._waiting: deque[Seat] = deque()
         self._listeners: dict[str, Listener] = {}
-        self._streams = child.make_streams()
+        self._outfit = child.make_outfit()
         # Counted on from here, no process has the name of one under an earlier master, whose leases
         # it would take for its own.
         self._born_ns = time.time_ns()
@@ -147,7 +147,7 @@ class Nursery:
             parent=os.getpid(),
             stdout=pipes.stdout[1],
             stderr=pipes.stderr[1],
-            streams=self._streams,
+            outfit=self._outfit,
             keep=() if is_program else (control_fd, report_fd),
             state_dir=self._config.state_dir,
             stop_timeout=job.stop_timeout,

@@ -83,10 +83,12 @@ def _open(state_dir: Path, name: str) -> int:
 
 
 def leave(state_dir: Path, name: str) -> None:
-    """Clear the file of a slot whose process, with all that it began, is gone.
+    """Clear the file of a slot in which nobody sits for now, or a stranger might be taken for him.
 
-    The empty file stays for the next one: to make a file takes longer than to open one. Where the
-    disk refuses that, the file names a dead process, which does no harm.
+    Not after every death: the next process writes over it at once, and a disk may take longer to
+    free a block than the kernel to fork. While the file names a dead process, whoever has its
+    number as a session by then would count as left behind by it; so nobody is named for long.
+    The empty file stays: to make one takes longer than to open one.
     """
     with suppress(OSError):
         os.truncate(f"{state_dir}/{FOLDER}/{name}", 0)

@@ -196,14 +196,7 @@ class Supervisor:
         self._nursery = Nursery(
             self.config, self._instance, self.loop, self._capture, self._seats, self
         )
-        self._burial = Burial(
-            self.config.state_dir,
-            self._instance,
-            self.loop,
-            self._capture,
-            self._seats,
-            self._on_gone,
-        )
+        self._burial = Burial(self._instance, self.loop, self._capture, self._seats, self._on_gone)
 
     def _preload(self) -> None:
         # Set here once, so that every child finds its handlers; the master imports none of them.
@@ -340,6 +333,8 @@ class Supervisor:
         )
 
     def _after_change(self, seat: Seat) -> None:
+        if seat.status.state in (State.STOPPED, State.EXITED, State.FATAL) and not self.stopping:
+            seatlock.leave(self.config.state_dir, seat.name)
         if seat.status.state is State.RUNNING:
             seat.fallen = ()
             self._watch_heartbeat(seat)
@@ -409,7 +404,7 @@ class Supervisor:
             self._deaf_until = now() + SAME_PRESS_S
             self.press_stop()
         if signal.SIGCHLD in arrived:
-            self._burial.sweep()
+            self._burial.look()
             if self.stopping:
                 self._end_orphans()
 

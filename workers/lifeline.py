@@ -110,13 +110,15 @@ class Lifeline:
             poll.register(fd, select.POLLIN)
         while True:
             ready = {fd for fd, _ in poll.poll(self._patience_ms())}
-            if self._signal_fd in ready:
-                self._take_signals()
             if self._nudge_fd in ready:
                 os.eventfd_read(self._nudge_fd)
-            if self._control_fd in ready and not self._take_orders():
+            # The pipe before the signal, whichever woke us: it says why. The master writes there
+            # first, and the kernel closes it before it sends the signal of its death.
+            if not self.orphaned.is_set() and not self._take_orders():
                 poll.unregister(self._control_fd)
                 self._on_orphaned()
+            if self._signal_fd in ready:
+                self._take_signals()
             self._enforce()
 
     def _patience_ms(self) -> int | None:

@@ -148,7 +148,7 @@ def test_a_fault_of_the_masters_own_is_in_the_log_and_its_children_leave(
     def fails(self):
         raise RuntimeError("a fault of our own")
 
-    Burial.sweep = fails
+    Burial.look = fails
     """
     supervisor = supervise(POLITE, MODULES | {"fault": fault}, settings={"preload": "fault"})
     supervisor.send(signal.SIGCHLD)

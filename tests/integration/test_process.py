@@ -25,7 +25,7 @@ def launcher(
     folder: Path, work: Callable[[], int], **more: object
 ) -> Callable[[Pipes], tuple[child.Launch, Callable[[], int]]]:
     (folder / "slots").mkdir(exist_ok=True)
-    streams = child.make_streams()
+    outfit = child.make_outfit()
 
     def make(pipes: Pipes) -> tuple[child.Launch, Callable[[], int]]:
         fields: dict[str, object] = {
@@ -35,7 +35,7 @@ def launcher(
             "parent": os.getpid(),
             "stdout": pipes.stdout[1],
             "stderr": pipes.stderr[1],
-            "streams": streams,
+            "outfit": outfit,
             "keep": (pipes.control[0], pipes.report[1]),
             "state_dir": folder,
             "stop_timeout": 5.0,
