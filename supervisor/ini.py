@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from supervisor import trust
 from supervisor.errors import ConfigError, Problem
 from supervisor.secret import FileReference, Given, Secret
 from supervisor.values import items
@@ -134,6 +135,8 @@ def _text(path: Path) -> str:
             raise _Unreadable("is a folder; a file is expected")
         if not stat.S_ISREG(mode):
             raise _Unreadable("is not a regular file")
+        if fault := trust.distrust(path):
+            raise _Unreadable(f"is not root's alone: {fault}")
         data = path.read_bytes()
     except FileNotFoundError:
         raise _Unreadable("no such file") from None

@@ -31,7 +31,7 @@ LAYERS = (
     "ini settings",
     "values",
     "loop states board",
-    "signals errors secret kernel bytecode",
+    "signals errors secret kernel bytecode trust identity",
 )
 
 SEEN_BY_WORKERS = {
