@@ -40,11 +40,11 @@ from supervisor.errors import (
 )
 from supervisor.queue_commands import dead, publish, queue
 
-_LATER: Final = "quiet resume scale reload why top signal stacks cron init upgrade"
+_LATER: Final = "quiet resume scale reload why top stacks cron init upgrade"
 
 _LATER_OPTIONS: Final = frozenset(("--watch", "-f", "--show"))
 
-_ORDER: Final = "check start status logs events restart stop publish queue dead version"
+_ORDER: Final = "check start status logs events restart stop signal publish queue dead version"
 """How `--help` lists the commands: as they are needed, not by the alphabet."""
 
 
@@ -168,15 +168,33 @@ def stop(
 def restart(invocation: Invocation, names: tuple[str, ...]) -> None:
     """Restart jobs, one process after the other; without NAME every job. The master stays.
 
-    The next process is touched only when the former is ready again. What was stopped on purpose is
-    started only when it is named.
+    The next process is touched only when the former is ready again, and none after one that does
+    not get ready (exit code 1). What was stopped on purpose is started only when it is named.
     """
     with invocation.client() as client:
-        for row in client.status(names)["processes"]:
-            if names or row["state"] != "STOPPED":
-                one = (row["name"],)
-                client.restart(one)
-                print_done(client.status(one), "restarted")
+        done = client.restart(names)
+        if done["names"]:
+            print_done(client.status(tuple(done["names"])), "restarted")
+    if note := done.get("note"):
+        click.echo(note, err=True)
+
+
+@cli.command(
+    short_help="Send a signal to processes.",
+    epilog=examples("supervisor signal billing:1 USR1", "supervisor signal 'order*' HUP"),
+)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("word", metavar="SIG")
+@conf
+@pass_invocation
+def signal(invocation: Invocation, names: tuple[str, ...], word: str) -> None:
+    """Send a signal, like HUP or SIGHUP, to the processes themselves, not to what they began.
+
+    What comes of it is theirs: one that dies of it is restarted as after any death.
+    """
+    with invocation.client() as client:
+        for name in client.signal(names, word):
+            click.echo(f"{name}: sent {word}")
 
 
 @cli.command(

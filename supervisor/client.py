@@ -121,9 +121,17 @@ class Client:
         """Start processes and wait until they are ready. Raises: NoSuchJob, ControlError."""
         self.call("start", limit_s=None, names=list(names))
 
-    def restart(self, names: tuple[str, ...]) -> None:
-        """Restart processes and wait until they are ready. Raises: NoSuchJob, ControlError."""
-        self.call("restart", limit_s=None, names=list(names))
+    def restart(self, names: tuple[str, ...]) -> protocol.Names:
+        """Restart processes, one after the other, and wait until they are ready; gives them.
+
+        Raises: NoSuchJob, ControlError.
+        """
+        return cast("protocol.Names", self.call("restart", limit_s=None, names=list(names)))
+
+    def signal(self, names: tuple[str, ...], word: str) -> tuple[str, ...]:
+        """Send a signal to processes; gives them. Raises: NoSuchJob, UsageError, ControlError."""
+        answer = self.call("signal", names=list(names), signal=word)
+        return tuple(cast("protocol.Names", answer)["names"])
 
     def stop(self, names: tuple[str, ...], timeout_s: float | None = None) -> protocol.StopReport:
         """Stop processes and wait until they are gone. Raises: NoSuchJob."""

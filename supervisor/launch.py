@@ -10,11 +10,13 @@ import logging
 import os
 import select
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from supervisor import kernel, pidfile, protocol
+from supervisor import kernel, pidfile, protocol, signals
 from supervisor.client import Client, ConnectionLost
+from supervisor.complaint import complain
 from supervisor.config import Config, Job, load
 from supervisor.daemonize import Daemon, detached
 from supervisor.errors import ConfigError, ControlError, NotRunning, Problem
@@ -42,19 +44,26 @@ class Checked:
 
 def start(path: Path, *, standalone: bool) -> int:
     """Run the supervisor here and now; returns its exit code. Raises: ConfigError and others."""
-    return _run(load(path), standalone=standalone, ready_fd=None)
+
+    def body(early: signals.Early) -> int:
+        return _run(load(path), early, standalone=standalone, ready_fd=None)
+
+    return _until_stopped(body)
 
 
 def start_daemon(path: Path, *, standalone: bool) -> tuple[int, str]:
     """Run the supervisor in the background; returns exit code and error once it is ready."""
 
     def body(daemon: Daemon) -> int:
+        return _until_stopped(lambda early: serve(daemon, early))
+
+    def serve(daemon: Daemon, early: signals.Early) -> int:
         config = load(path)
         log_file = config.log_file or config.state_dir / f"{config.name}.log"
         daemon.log_to(log_file)
         # The same file under its own name, so that it is rotated like any other.
         config = replace(config, log_file=log_file)
-        code = _run(config, standalone=standalone, ready_fd=daemon.ready_fd)
+        code = _run(config, early, standalone=standalone, ready_fd=daemon.ready_fd)
         if code:
             daemon.end(code, f"the supervisor ended before it was ready; see {log_file}")
         return code
@@ -117,7 +126,22 @@ def _files(config: Config) -> set[str]:
     return {os.path.realpath(file) for file, _ in origins if file}
 
 
-def _run(config: Config, *, standalone: bool, ready_fd: int | None) -> int:
+def _until_stopped(body: Callable[[signals.Early], int]) -> int:
+    """Run a supervisor; a TERM or INT before there is anything to drain ends it with 0."""
+    early = signals.Early()
+    try:
+        return body(early)
+    except BaseException:
+        if not early.asked:
+            raise
+        # Whatever it was that the signal has broken off.
+        complain("asked to stop before anything was started")
+        return 0
+    finally:
+        early.close()
+
+
+def _run(config: Config, early: signals.Early, *, standalone: bool, ready_fd: int | None) -> int:
     if not config.worker_enable:
         _skip(config)
         return 0
@@ -131,7 +155,7 @@ def _run(config: Config, *, standalone: bool, ready_fd: int | None) -> int:
     # Here: the master's own modules, of no use to a configuration that does not start.
     from supervisor.supervisor import run
 
-    return run(config, ready_fd=ready_fd)
+    return run(config, early, ready_fd=ready_fd)
 
 
 def _skip(config: Config) -> None:

@@ -13,7 +13,7 @@ import importlib
 from collections.abc import Iterable
 from typing import Final
 
-from supervisor import kernel
+from supervisor import kernel, signals
 from supervisor.config import Config
 from supervisor.errors import ExitCode, SupervisorError
 
@@ -73,6 +73,8 @@ def _import(module: str) -> None:
     before = kernel.descriptors()
     try:
         importlib.import_module(module)
+    except signals.EarlyStop:
+        raise
     except BaseException as error:
         # sys.exit() at import, above all: the master would end as if all were well.
         raise PreloadError(f"cannot import {module}: {_in_words(error)}") from error

@@ -130,6 +130,13 @@ class Pong(TypedDict):
     name: str
 
 
+class Names(TypedDict):
+    """The processes that something was done to, and what is to be known about it."""
+
+    names: list[str]
+    note: NotRequired[str]
+
+
 class LogLines(TypedDict):
     """The last lines that processes wrote, oldest first."""
 
@@ -231,6 +238,14 @@ def names(request: Request) -> tuple[str, ...]:
     if any(len(name) > NAME_CHARACTERS for name in value):
         raise UsageError(f"a name or a pattern has {NAME_CHARACTERS} characters at most")
     return tuple(value)
+
+
+def text(request: Request, key: str) -> str:
+    """Give a word of a request. Raises: UsageError."""
+    value = request.get(key)
+    if not isinstance(value, str):
+        raise UsageError(f"{key} must be a word")
+    return value
 
 
 def seconds(request: Request, key: str) -> float | None:

@@ -77,6 +77,43 @@ class Wakeup:
         os.close(self._write_fd)
 
 
+class EarlyStop(BaseException):
+    """TERM or INT has come before there was anything to drain.
+
+    Not an Exception: what is imported at a start may catch those.
+    """
+
+
+class Early:
+    """What signals do between the first line of a start and the loop: TERM and INT end it at once.
+
+    As PID 1 a signal without a handler would not even arrive. The others wait for nothing here,
+    and must not kill: HUP of a start that reads its file just now has nothing to add.
+    Runs in: supervisor.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before = {number: signal.getsignal(number) for number in MASTER}
+        for number in MASTER:
+            ends = number in (signal.SIGTERM, signal.SIGINT)
+            signal.signal(number, self._end if ends else _ignore_in_python)
+
+    def check(self) -> None:
+        """Raise what a module has swallowed that was imported meanwhile. Raises: EarlyStop."""
+        if self.asked:
+            raise EarlyStop
+
+    def close(self) -> None:
+        """Give the signals back to who had them before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+        raise EarlyStop
+
+
 def _ignore_in_python(_number: int, _frame: FrameType | None) -> None:
     """Stand in for the default action; the work is done by the wakeup pipe."""
 

@@ -47,6 +47,7 @@ from supervisor.pidfile import PidFile
 from supervisor.preload import PreloadError, freeze, modules, preload
 from supervisor.probe import probe, search_path
 from supervisor.process import Exit
+from supervisor.rolling import Rolling
 from supervisor.seat import Seat, Seats, policy_of, timestamp
 from supervisor.states import Action, Cause, Event, Kind, State, step
 from supervisor.verbs import verbs
@@ -63,12 +64,13 @@ EXACT_HEARTBEAT_S: Final = 5.0
 """Below this a hang is looked for to the moment, above it together with others once a second."""
 
 
-def run(config: Config, *, ready_fd: int | None = None) -> int:
+def run(config: Config, early: signals.Early, *, ready_fd: int | None = None) -> int:
     """Be the supervisor until it is told to stop; returns the exit code of the process.
 
-    `ready_fd`, where there is one, gets `ready` once every required job is.
-    Raises: AlreadyRunning, ConfigError, or SupervisorError about the two folders, before anything
-    was started.
+    `ready_fd`, where there is one, gets `ready` once every required job is. `early` holds the
+    signals that come before the loop takes them.
+    Raises: EarlyStop, AlreadyRunning, ConfigError, or SupervisorError about the two folders,
+    before anything was started.
     """
     try:
         locks = _take_locks(config)
@@ -80,7 +82,7 @@ def run(config: Config, *, ready_fd: int | None = None) -> int:
             problems = probe(config, PROBE_S)
         if problems:
             raise ConfigError(*problems)
-        return Supervisor(config, ready_fd).run()
+        return Supervisor(config, ready_fd).run(early)
     finally:
         for lock in reversed(locks):
             lock.leave()
@@ -124,11 +126,12 @@ class Supervisor:
         self._waiting: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self._inbox: deque[tuple[Seat, Event, Exit | None]] = deque()
         self._is_at_work = False
+        self.rolling = Rolling(self)
         self._outside = Outside(config, self.loop, self._seats, ready_fd)
 
-    def run(self) -> int:
+    def run(self, early: signals.Early) -> int:
         """Boot, go round the loop until everything has been stopped, and leave."""
-        self._boot()
+        self._boot(early)
         try:
             while not self._is_over():
                 self.loop.turn()
@@ -140,7 +143,7 @@ class Supervisor:
 
     # --- boot --------------------------------------------------------------------------------
 
-    def _boot(self) -> None:
+    def _boot(self, early: signals.Early) -> None:
         config = self.config
         kernel.adopt_orphans()
         # What a handler publishes goes by the same file; set once, for all children.
@@ -151,14 +154,15 @@ class Supervisor:
         self._hire()
         for problem in config.warnings:
             _log.warning("%s", problem)
+        self._preload()
         self._wakeup = signals.Wakeup()
+        early.check()
         self.loop.watch(self._wakeup.fileno(), READ, lambda _mask: self._on_signals())
         socket_path = protocol.socket_path(config.run_dir, config.name)
         allowed = {0, os.getuid()}
         self._control = ControlServer(
             self.loop, socket_path, config.socket_mode, verbs(self), allowed
         )
-        self._preload()
         for job in config.jobs:
             for number in range(job.processes):
                 self._furnish(job, number)
@@ -225,7 +229,7 @@ class Supervisor:
         waited, seat.predecessors = bool(seat.predecessors), pids
         if waited and not pids and seat.wanted and not self.stopping:
             self.happen_to(seat, Kind.START)
-        self._wake_waiting()
+        self.wake_waiting()
 
     # --- one event of one seat ---------------------------------------------------------------
 
@@ -241,7 +245,7 @@ class Supervisor:
             if not seat.predecessors:
                 given = None if window_s is None else min(seat.policy.stop_timeout, window_s)
                 self.happen_to(seat, kind, window_s=given)
-        self._wake_waiting()
+        self.wake_waiting()
 
     def happen_to(
         self,
@@ -343,7 +347,7 @@ class Supervisor:
         if seat.status.state is State.FATAL and seat.job.on_fatal == "exit" and not self.stopping:
             _log.error("%s is FATAL and on_fatal = exit: draining everything", seat.name)
             self.begin_stop(exit_code=1)
-        self._wake_waiting()
+        self.wake_waiting()
         self._outside.changed()
 
     # --- heartbeat ---------------------------------------------------------------------------
@@ -539,6 +543,10 @@ class Supervisor:
             found[seat.job.name].append(seat.name)
         return found
 
+    def sits(self, seat: Seat) -> bool:
+        """Say whether the seat is one of ours still."""
+        return self.seats.get(seat.name) is seat
+
     def when(self, condition: Callable[[], bool], then: Callable[[], None]) -> None:
         """Call `then` once, as soon as the condition holds; it is looked at after each change."""
         if condition():
@@ -546,7 +554,8 @@ class Supervisor:
         else:
             self._waiting.append((condition, then))
 
-    def _wake_waiting(self) -> None:
+    def wake_waiting(self) -> None:
+        """Look at every condition that somebody waits for."""
         waiting, self._waiting = self._waiting, []
         for condition, then in waiting:
             self.when(condition, then)

@@ -6,20 +6,24 @@ asked for has come about. Nothing else in the master is reachable from outside.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from supervisor import __version__, protocol
-from supervisor.errors import ExitCode
+from supervisor import __version__, protocol, signals
+from supervisor.errors import ExitCode, UsageError
 from supervisor.loop import now
+from supervisor.seat import Seat
 from supervisor.states import Goal, Kind
 
 if TYPE_CHECKING:
     # The Supervisor makes this table of itself; at run time the import would be a circle.
     from supervisor.control import Reply
     from supervisor.supervisor import Supervisor
+
+_log = logging.getLogger("supervisor")
 
 Verb = Callable[[protocol.Request, "Reply"], None]
 
@@ -32,6 +36,7 @@ def verbs(supervisor: Supervisor) -> Mapping[str, Verb]:
         "start": _start,
         "stop": _stop,
         "restart": _restart,
+        "signal": _signal,
         "shutdown": _shutdown,
         "events": _events,
         "logs": _logs,
@@ -51,31 +56,94 @@ def _status(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> 
 
 
 def _start(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
-    _raise(supervisor, request, reply, Kind.START)
-
-
-def _restart(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
-    _raise(supervisor, request, reply, Kind.RECYCLE)
-
-
-def _raise(supervisor: Supervisor, request: protocol.Request, reply: Reply, kind: Kind) -> None:
     """Bring processes up, and answer when each of them is ready or has failed."""
     chosen = protocol.select(protocol.names(request), supervisor.jobs)
-    if supervisor.stopping:
-        reply.fail(ExitCode.FAILED, "the supervisor is stopping")
+    if _is_leaving(supervisor, reply):
         return
     seats = [supervisor.seats[name] for name in chosen]
-    supervisor.happen(chosen, kind)
+    supervisor.happen(chosen, Kind.START)
 
     def answer() -> None:
         failed = [seat for seat in seats if not seat.ready(now())]
         if failed:
-            words = (f"{one.name} is {one.status.state.name}: {one.status.why}" for one in failed)
-            reply.fail(ExitCode.FAILED, "\n".join(words))
+            reply.fail(ExitCode.FAILED, "\n".join(map(_complaint, failed)))
         else:
             reply.send({"names": list(chosen)})
 
     supervisor.when(lambda: all(seat.settled for seat in seats), answer)
+
+
+def _restart(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
+    """Restart processes one after the other, and answer when the last one is ready.
+
+    Without a name every job, but for what was stopped on purpose. One that does not get ready
+    stops the roll: what follows keeps running as it is.
+    """
+    asked = protocol.names(request)
+    chosen = protocol.select(asked, supervisor.jobs)
+    if _is_leaving(supervisor, reply):
+        return
+    seats = [supervisor.seats[name] for name in chosen]
+    done: list[str] = []
+
+    def turn(seat: Seat) -> bool:
+        if not asked and seat.at_rest:
+            return False
+        done.append(seat.name)
+        return supervisor.rolling.restart(seat)
+
+    def answer(failed: Seat | None, untouched: int) -> None:
+        late = [seat for seat in seats if seat.name in done and not seat.ready(now())]
+        if failed is not None:
+            left = f"; {untouched} more left as they were" if untouched else ""
+            reply.fail(ExitCode.FAILED, _complaint(failed) + left)
+        elif late:
+            reply.fail(ExitCode.FAILED, "\n".join(map(_complaint, late)))
+        else:
+            reply.send({"names": done, "note": _about_code(supervisor)})
+
+    supervisor.rolling.roll(seats, turn, answer)
+
+
+def _about_code(supervisor: Supervisor) -> str:
+    if supervisor.config.preload.mode != "handlers":
+        return ""
+    return "preload = handlers: new code comes only with a restart of the supervisor itself"
+
+
+def _is_leaving(supervisor: Supervisor, reply: Reply) -> bool:
+    if supervisor.stopping:
+        reply.fail(ExitCode.FAILED, "the supervisor is stopping")
+    return supervisor.stopping
+
+
+def _complaint(seat: Seat) -> str:
+    return f"{seat.name} is {seat.status.state.name}: {seat.why(now())}"
+
+
+def _signal(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
+    """Send a signal to processes, through their pidfds; to all of them or, at an error, to none."""
+    asked = protocol.names(request)
+    if not asked:
+        raise UsageError("a signal goes to a NAME; for all processes: '*'")
+    try:
+        number = signals.parse(protocol.text(request, "signal"))
+    except ValueError:
+        raise UsageError(
+            f"no such signal: {protocol.text(request, 'signal')[:40]!a}; TERM, HUP, USR1 and so on"
+        ) from None
+    chosen = [supervisor.seats[name] for name in protocol.select(asked, supervisor.jobs)]
+    living = [(seat, seat.living) for seat in chosen]
+    dead = [seat.name for seat, process in living if process is None]
+    if dead or not living:
+        words = ", ".join(dead) or ", ".join(asked)
+        reply.fail(ExitCode.FAILED, f"no process to signal: {words}; nothing was sent")
+        return
+    for seat, process in living:
+        if process is not None:
+            _log.info("%s: sending %s to pid %d, as asked", seat.name, number.name, process.pid)
+            process.signal(number)
+    reply.send({"names": [seat.name for seat in chosen]})
 
 
 def _stop(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
