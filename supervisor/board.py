@@ -14,6 +14,7 @@ from __future__ import annotations
 import mmap
 import os
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -31,10 +32,14 @@ BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 UNKNOWN: Final = -1
 """What `backlog` and `lag` hold until the process has asked its server."""
 
+_BITS: Final = 63
+"""How many of a job's topics can be told as paused, in one cell."""
+
 _PHASE, _BEAT, _PARKED, _PROGRESS = 0, 1, 2, 3
 _DONE, _FAILED, _RETRIED, _DEAD, _SKIPPED = 4, 5, 6, 7, 8
 _IN_FLIGHT, _BACKLOG, _LAG = 9, 10, 11
 _DURATION_SUM_NS, _BUCKETS = 12, 13
+_PAUSED = 53
 _THREADS = _CELLS - THREADS
 
 
@@ -93,7 +98,7 @@ class Page:
 
     def forget_beat(self) -> None:
         """Wipe the signs of life of an earlier incarnation, so that they are not taken for ours."""
-        for cell in (_PHASE, _BEAT, _PARKED, _PROGRESS, _IN_FLIGHT):
+        for cell in (_PHASE, _BEAT, _PARKED, _PROGRESS, _IN_FLIGHT, _PAUSED):
             self._cells[cell] = 0
         self._cells[_BACKLOG] = self._cells[_LAG] = UNKNOWN
         for cell in range(_THREADS, _CELLS):
@@ -131,6 +136,15 @@ class Page:
     def set_lag(self, number: int) -> None:
         """Say how far a Kafka group is behind; UNKNOWN elsewhere."""
         self._cells[_LAG] = number
+
+    def set_paused(self, topics: Iterable[int]) -> None:
+        """Say which of the job's topics, by their place in its list, somebody has paused."""
+        self._cells[_PAUSED] = sum(1 << place for place in topics if place < _BITS)
+
+    def paused(self) -> tuple[int, ...]:
+        """Give the places of the topics that are paused."""
+        marks = self._cells[_PAUSED]
+        return tuple(place for place in range(marks.bit_length()) if marks >> place & 1)
 
     def working_on(self, thread: int, delivery: int) -> None:
         """Note, before a handler is called, which delivery it works on; 0 after it returned.

@@ -33,12 +33,13 @@ from supervisor.console import (
     print_lines,
     print_status,
 )
+from supervisor.dead_commands import dead
 from supervisor.errors import (
     ExitCode,
     NotRunning,
     UsageError,
 )
-from supervisor.queue_commands import dead, publish, queue
+from supervisor.queue_commands import publish, queue
 
 _LATER: Final = "quiet resume scale reload why top stacks cron init upgrade"
 

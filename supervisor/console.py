@@ -1,7 +1,8 @@
 """What all commands of the line share: the file they mean, the options, how they print.
 
-Data goes to stdout; hints and errors, one clear line each, to stderr. Used by `cli` and by
-`queue_commands`. Imports that not every command needs stand inside the functions; `cli` says why.
+Data goes to stdout; hints and errors, one clear line each, to stderr. Used by `cli`,
+`queue_commands` and `dead_commands`. Imports that not every command needs stand inside the
+functions; `cli` says why.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import click
 
 from supervisor import protocol
 from supervisor.client import Client
-from supervisor.errors import UsageError, configuration_fault
+from supervisor.errors import SupervisorError, UsageError, configuration_fault
 from supervisor.location import Location, locate
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -110,6 +111,7 @@ def conf(command: Command) -> Command:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+yes = click.option("--yes", "-y", is_flag=True, help="Do not ask, on a terminal.")
 names_argument = click.argument("names", metavar="[NAME]...", nargs=-1)
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
 
@@ -131,6 +133,17 @@ def duration(text: str | None, option: str) -> float | None:
         return values.duration(text)
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from None
+
+
+def confirmed(question: str) -> None:
+    """Ask on a terminal before something is lost; a script has said what it wants.
+
+    Raises: SupervisorError when the answer is no.
+    """
+    if sys.stdin is None or not sys.stdin.isatty():
+        return
+    if not click.confirm(question, err=True):
+        raise SupervisorError("nothing was changed")
 
 
 def print_status(

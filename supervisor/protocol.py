@@ -57,7 +57,10 @@ class LastExit(TypedDict):
 
 
 class ProcessStatus(TypedDict):
-    """One slot, as `status` shows it; the keys after `next_start_s` are for its last column."""
+    """One slot, as `status` shows it; the keys after `next_start_s` are for its last column.
+
+    `paused` names topics that nobody takes from.
+    """
 
     name: str
     job: str
@@ -85,6 +88,7 @@ class ProcessStatus(TypedDict):
     failures: NotRequired[int]
     max_failures: NotRequired[int]
     why: NotRequired[str]
+    paused: NotRequired[list[str]]
 
 
 class MasterStatus(TypedDict):
@@ -166,6 +170,20 @@ class DeadLetter(TypedDict):
     crashes: int
     at: str
     data: object
+
+
+class Replay(TypedDict):
+    """How many dead letters were put back."""
+
+    topic: str
+    replayed: int
+
+
+class Purge(TypedDict):
+    """How many messages or dead letters were deleted."""
+
+    topic: str
+    purged: int
 
 
 def is_ready(status: Status, *, partial: bool = False) -> bool:

@@ -1,8 +1,7 @@
-"""The commands of queues and dead letters: `publish`, `queue list`, `dead list`, `dead show`.
+"""The commands of queues: `publish`, `queue list`, `queue pause`, `queue resume`, `queue purge`.
 
-They work with the supervisor down. What they know of queues is in `workers.commands`, which is
-loaded by name when one is called: the parent's package never imports the workers' statically. Other
-imports stand inside the functions as well; `cli` says why.
+They work with the supervisor down. What they know of queues is in `workers.commands`; see
+`workers_commands`. Imports stand inside the functions where they can; `cli` says why.
 """
 
 from __future__ import annotations
@@ -11,56 +10,26 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Protocol, cast
+from typing import NoReturn
 
 import click
 
+from supervisor import workers_commands
 from supervisor.console import (
     Group,
     Invocation,
     as_json,
     conf,
+    confirmed,
     duration,
     examples,
     pass_invocation,
     print_json,
     print_lines,
+    yes,
 )
 from supervisor.errors import UsageError
-
-if TYPE_CHECKING:
-    # Only for the reader: the short commands do without the whole configuration.
-    from supervisor.config import Config
-    from supervisor.protocol import DeadLetter, QueueStatus
-
-
-class _Commands(Protocol):
-    """What `workers.commands` offers."""
-
-    def publish(
-        self,
-        config_path: Path,
-        topic: str,
-        payloads: Iterable[object],
-        delay_s: float,
-        message_id: str | None,
-        url: str | None,
-    ) -> list[str]:
-        """Put messages on a queue; give their ids."""
-        ...
-
-    def queue_list(self, config: Config) -> list[QueueStatus]:
-        """Look at every queue of the configuration."""
-        ...
-
-    def dead_list(self, config: Config, topic: str, *, limit: int) -> list[DeadLetter]:
-        """Look at the dead letters of a topic."""
-        ...
-
-    def dead_show(self, config: Config, topic: str, message_id: str) -> dict[str, object]:
-        """Look at one of them."""
-        ...
+from supervisor.protocol import QueueStatus
 
 
 @click.command(
@@ -98,14 +67,16 @@ def publish(
     payloads = _payloads(payload)
     if message_id is not None and len(payloads) > 1:
         raise UsageError("--id is for one message, and here are more")
-    ids = _workers_commands().publish(invocation.path, topic, payloads, delay_s, message_id, url)
+    ids = workers_commands.load().publish(
+        invocation.path, topic, payloads, delay_s, message_id, url
+    )
     print_lines(map(str, ids))
 
 
-@click.group(cls=Group, later=("pause", "resume", "purge"))
+@click.group(cls=Group, order=("list", "pause", "resume", "purge"))
 @conf
 def queue() -> None:
-    """Look at the queues of the configuration's jobs."""
+    """Look at the queues of the configuration's jobs; pause or empty one."""
 
 
 @queue.command("list", epilog=examples("supervisor queue list"))
@@ -114,7 +85,7 @@ def queue() -> None:
 @pass_invocation
 def queue_list(invocation: Invocation, as_json: bool) -> None:
     """Show how much waits in each queue, is in work, and is dead."""
-    rows = _workers_commands().queue_list(_config(invocation))
+    rows = workers_commands.load().queue_list(workers_commands.configuration(invocation))
     if as_json:
         print_json(rows)
     else:
@@ -123,51 +94,64 @@ def queue_list(invocation: Invocation, as_json: bool) -> None:
         print_lines(render.queue_table(rows))
 
 
-@click.group(cls=Group, later=("replay", "purge"))
-@conf
-def dead() -> None:
-    """Look at the dead letters: messages that were given up."""
-
-
-@dead.command("list", epilog=examples("supervisor dead list order.reminder"))
+@queue.command("pause", epilog=examples("supervisor queue pause order.reminder"))
 @click.argument("topic")
-@click.option(
-    "--limit",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="How many at most.",
-)
 @as_json
 @conf
 @pass_invocation
-def dead_list(invocation: Invocation, topic: str, limit: int, as_json: bool) -> None:
-    """Show the dead letters of a topic."""
-    rows = _workers_commands().dead_list(_config(invocation), topic, limit=limit)
+def queue_pause(invocation: Invocation, topic: str, as_json: bool) -> None:
+    """Let no consumer take from a topic, until it is resumed.
+
+    What is in flight is finished. The pause lies in the queue itself: it counts for every
+    supervisor that shares the queue, and survives them all.
+    """
+    config = workers_commands.configuration(invocation)
+    _print_topic(workers_commands.load().queue_pause(config, topic), as_json)
+
+
+@queue.command("resume", epilog=examples("supervisor queue resume order.reminder"))
+@click.argument("topic")
+@as_json
+@conf
+@pass_invocation
+def queue_resume(invocation: Invocation, topic: str, as_json: bool) -> None:
+    """Undo `queue pause`."""
+    config = workers_commands.configuration(invocation)
+    _print_topic(workers_commands.load().queue_resume(config, topic), as_json)
+
+
+@queue.command("purge", epilog=examples("supervisor queue purge order.reminder"))
+@click.argument("topic")
+@yes
+@as_json
+@conf
+@pass_invocation
+def queue_purge(invocation: Invocation, topic: str, yes: bool, as_json: bool) -> None:
+    """Delete for good all that waits on a topic, delayed messages too.
+
+    What is in flight stays, and so do dead letters.
+    """
+    config, commands = workers_commands.configuration(invocation), workers_commands.load()
+    if not yes and (waiting := commands.queue_waiting(config, topic)):
+        from supervisor.render import amount
+
+        confirmed(f"Delete {amount(waiting, 'message')} of {topic} for good?")
+    result = commands.queue_purge(config, topic)
+    if as_json:
+        print_json(result)
+    else:
+        from supervisor.render import amount
+
+        print_lines([f"deleted {amount(result['purged'], 'message')} of {topic}"])
+
+
+def _print_topic(rows: list[QueueStatus], as_json: bool) -> None:
     if as_json:
         print_json(rows)
     else:
         from supervisor import render
 
-        print_lines(render.dead_table(rows))
-
-
-@dead.command("show", epilog=examples("supervisor dead show order.reminder --id 5f0c"))
-@click.argument("topic")
-@click.option("--id", "message_id", metavar="ID", required=True, help="The id of the message.")
-@as_json
-@conf
-@pass_invocation
-def dead_show(invocation: Invocation, topic: str, message_id: str, as_json: bool) -> None:
-    """Show one dead letter: its data, error, traceback and history."""
-    letter = _workers_commands().dead_show(_config(invocation), topic, message_id)
-    if as_json:
-        print_json(letter)
-    else:
-        from supervisor import render
-
-        print_lines(render.dead_letter(letter))
+        print_lines(render.topic_lines(rows))
 
 
 def _check_topic(topic: str) -> None:
@@ -214,15 +198,3 @@ def _finite(digits: str) -> float:
     if math.isinf(number):
         raise ValueError(f"{digits} is more than a number can hold")
     return number
-
-
-def _workers_commands() -> _Commands:
-    from importlib import import_module
-
-    return cast("_Commands", import_module("workers.commands"))
-
-
-def _config(invocation: Invocation) -> Config:
-    from supervisor.config import load
-
-    return load(invocation.path)

@@ -207,6 +207,16 @@ def queue_table(rows: Sequence[QueueStatus]) -> list[str]:
     return grid(head, cells, numbers=frozenset(head[1:6]))
 
 
+def topic_lines(rows: Sequence[QueueStatus]) -> list[str]:
+    """Draw what `queue pause` and `queue resume` have made of a topic, a line for each queue."""
+    return [
+        f"{escape(row['topic'])} {'is paused' if row['paused'] else 'goes on'}: "
+        f"{row['depth'] + row['delayed']} wait, {row['in_flight']} in flight "
+        f"({escape(row['url'])})"
+        for row in rows
+    ]
+
+
 def dead_table(rows: Sequence[DeadLetter]) -> list[str]:
     """Draw `dead list`."""
     if not rows:
@@ -328,6 +338,7 @@ def _detail(process: ProcessStatus) -> str:
             ("backlog", process["backlog"]),
             ("lag", process["lag"]),
             ("dead", process["dead"]),
+            ("paused:", ", ".join(process.get("paused", ()))),
         )
         if value
     ]

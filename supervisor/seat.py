@@ -183,6 +183,7 @@ class Seat:
             "failures": len(status.failures),
             "max_failures": self.job.max_failures,
             "why": self.why(now),
+            "paused": self.paused_topics(),
         }
 
     def why(self, now: float) -> str:
@@ -195,6 +196,13 @@ class Seat:
             limit = f"{self.job.progress_timeout:g}s"
             return f"not ready: {self.page.read().backlog} wait, and nothing was done for {limit}"
         return self.status.why
+
+    def paused_topics(self) -> list[str]:
+        """Give the topics of its job from which it takes nothing, as an operator has asked."""
+        if self.living is None:
+            return []
+        topics = self.job.topics
+        return [topics[place].name for place in self.page.paused() if place < len(topics)]
 
     def _next_start(self, now: float) -> float | None:
         waits = self.status.state in (State.BACKOFF, State.FATAL)

@@ -340,6 +340,8 @@ class Consumer:
         begun = time.monotonic()
         waiting = self._source.backlog(self._topics)
         self._page.set_backlog(waiting)
+        paused = self._source.paused(self._topics)
+        self._page.set_paused(place for place, topic in enumerate(self._topics) if topic in paused)
         if not waiting:
             # The patience of `progress_timeout` begins when work comes, not after the last of it.
             self._page.progressed(time.monotonic_ns())

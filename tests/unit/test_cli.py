@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import click
 import pytest
 
-from supervisor import cli, entry, queue_commands
+from supervisor import cli, entry, workers_commands
 from supervisor.errors import ServiceUnavailable
 
 
@@ -86,8 +86,6 @@ def test_help_lists_every_command(run: Run) -> None:
         ["cron", "list"],
         ["init", "."],
         ["upgrade"],
-        ["queue", "pause", "t"],
-        ["dead", "replay", "t"],
         ["status", "--watch"],
         ["logs", "orders", "-f"],
         ["check", "--show"],
@@ -110,7 +108,11 @@ def test_what_is_still_to_come_says_so(run: Run, words: list[str]) -> None:
         ["start", "--mode", "embedded"],
         ["start", "a", "--daemonize"],
         ["stop", "--timeout", "soon"],
-        ["dead", "show", "t"],
+        ["dead", "show"],
+        ["dead", "replay", "t", "--where", ""],
+        ["dead", "purge", "t", "--id", ""],
+        ["dead", "list", "t", "--limit", "0"],
+        ["queue", "pause"],
     ],
 )
 def test_wrong_words_end_with_two(run: Run, words: list[str]) -> None:
@@ -238,9 +240,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
         assert isinstance(payloads, list)
         return [f"id-{number}" for number in range(len(payloads))]
 
-    monkeypatch.setattr(
-        queue_commands, "_workers_commands", lambda: SimpleNamespace(publish=publish)
-    )
+    monkeypatch.setattr(workers_commands, "load", lambda: SimpleNamespace(publish=publish))
     return calls
 
 

@@ -144,11 +144,11 @@ def test_dead_letters_are_listed_and_shown(conf: Path) -> None:
         "ValueError: no",
         {"to": "you"},
     )
-    shown = commands.dead_show(config, "mail", "m1")
+    [shown] = commands.dead_show(config, "mail", message_id="m1")
     assert (shown["traceback"], shown["key"], shown["origin"]) == ("Traceback", "k", "a:0")
     assert commands.dead_list(config, "order.reminder") == []
     with pytest.raises(SupervisorError, match="no dead letter"):
-        commands.dead_show(config, "mail", "m2")
+        commands.dead_show(config, "mail", message_id="m2")
     with pytest.raises(NoSuchJob):
         commands.dead_list(config, "nothing")
 

@@ -114,7 +114,11 @@ class Source(Protocol):
         ...
 
     def backlog(self, topics: Sequence[str]) -> int:
-        """Count the messages that are due and wait for a process."""
+        """Count the messages that are due and wait for a process; paused topics have none."""
+        ...
+
+    def paused(self, topics: Sequence[str]) -> set[str]:
+        """Give those of the topics that an operator has paused."""
         ...
 
     def close(self) -> None:

@@ -162,6 +162,10 @@ class SqliteSource:
         )
         return int(number)
 
+    def paused(self, topics: Sequence[str]) -> set[str]:
+        """Look into the table of pauses."""
+        return {topic for (topic,) in self._file.read("SELECT topic FROM paused")} & set(topics)
+
     def _claim(self, shares: Sequence[Share], limit: int, now: int) -> list[Delivery]:
         rows: list[tuple[Any, ...]] = []
         with self._file.change() as change:

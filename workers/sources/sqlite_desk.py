@@ -6,12 +6,24 @@ other program on the same machine, while consumers work or while nobody does.
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from workers.sources.sqlite_file import QueueFile
+
+_PAGE: Final = 500
+"""So many dead letters are read, moved or deleted at once, so that consumers wait for no long
+transaction, and no command holds a whole file in its memory."""
+
+_PURGE: Final = 5000
+"""The same for messages, of which nothing is read."""
+
+_NUMBER_MAX: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +41,9 @@ class Depth:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One dead letter. `at` is epoch seconds."""
+    """One dead letter. `number` identifies it in its file, `at` is epoch seconds."""
 
+    number: int
     queue: str
     topic: str
     id: str
@@ -45,7 +58,7 @@ class Letter:
 
 
 class SqliteDesk:
-    """A connection for publishing and looking. Used by the thread that made it."""
+    """A connection for those who publish, look and tidy up. Used by the thread that made it."""
 
     def __init__(self, path: Path, *, io_timeout: float, create: bool) -> None:
         self._file = QueueFile(path, io_timeout=io_timeout, durable=True, create=create)
@@ -91,21 +104,106 @@ class SqliteDesk:
         )
         return [Depth(*row) for row in rows]
 
-    def letters(self, queue: str, *, limit: int, message_id: str | None = None) -> list[Letter]:
+    def letters(
+        self, queue: str, *, limit: int | None = None, message_id: str | None = None
+    ) -> list[Letter]:
         """Look at the dead letters under a name or of a topic, the newest first."""
-        rows = self._file.read(
-            """
-            SELECT queue, topic, id, body, error, traceback, attempts, failures, crashes, origin,
-                at / 1000.0
-            FROM dead
-            WHERE (queue = :queue OR topic = :queue) AND (:id IS NULL OR id = :id)
-            ORDER BY number DESC LIMIT :limit
-            """,
-            queue=queue,
-            id=message_id,
-            limit=limit,
+        return list(islice(self.walk(queue, message_id), limit))
+
+    def walk(self, queue: str, message_id: str | None = None) -> Iterator[Letter]:
+        """Go through the dead letters under a name or of a topic, the newest first.
+
+        They are read as they are needed. What dies meanwhile is not met.
+        """
+        before = _NUMBER_MAX
+        while True:
+            rows = self._file.read(
+                """
+                SELECT number, queue, topic, id, body, error, traceback, attempts, failures,
+                    crashes, origin, at / 1000.0
+                FROM dead
+                WHERE number < :before AND (queue = :queue OR topic = :queue)
+                    AND (:id IS NULL OR id = :id)
+                ORDER BY number DESC LIMIT :page
+                """,
+                before=before,
+                queue=queue,
+                id=message_id,
+                page=_PAGE,
+            )
+            yield from (Letter(*row) for row in rows)
+            if len(rows) < _PAGE:
+                return
+            before = rows[-1][0]
+
+    def replay(self, numbers: Iterable[int]) -> int:
+        """Put dead letters back on their topics, as if never tried, the oldest first.
+
+        Each moves whole or not at all, and once, whoever else moves or deletes it at the same
+        time. Gives how many were moved.
+        """
+        now = time.time_ns() // 1_000_000
+        return self._by_pages(
+            numbers,
+            "INSERT INTO messages (topic, due, body) SELECT topic, :now, body FROM dead"
+            " WHERE number IN (SELECT value FROM json_each(:numbers)) ORDER BY number",
+            "DELETE FROM dead WHERE number IN (SELECT value FROM json_each(:numbers))",
+            now=now,
         )
-        return [Letter(*row) for row in rows]
+
+    def forget(self, numbers: Iterable[int]) -> int:
+        """Delete dead letters for good. Gives how many were there."""
+        return self._by_pages(
+            numbers, "DELETE FROM dead WHERE number IN (SELECT value FROM json_each(:numbers))"
+        )
+
+    def pause(self, topic: str) -> None:
+        """Let nobody claim from a topic until `resume`. A transaction that claims is never cut."""
+        with self._file.change() as change:
+            change.execute(
+                "INSERT OR IGNORE INTO paused (topic, since) VALUES (?, ?)",
+                (topic, time.time_ns() // 1_000_000),
+            )
+
+    def resume(self, topic: str) -> None:
+        """Undo `pause`."""
+        with self._file.change() as change:
+            change.execute("DELETE FROM paused WHERE topic = ?", (topic,))
+
+    def purge(self, topic: str) -> int:
+        """Delete what waits on a topic, delayed or not, and was published before this call.
+
+        What is in flight stays, and so do dead letters. Gives how many were deleted.
+        """
+        [(last,)] = self._file.read("SELECT coalesce(max(number), 0) FROM messages")
+        total = 0
+        while True:
+            with self._file.change() as change:
+                deleted = change.execute(
+                    "DELETE FROM messages WHERE number IN (SELECT number FROM messages"
+                    " WHERE owner IS NULL AND topic = ? AND number <= ? LIMIT ?)",
+                    (topic, last, _PURGE),
+                ).rowcount
+            total += deleted
+            if deleted < _PURGE:
+                return total
+
+    def _by_pages(
+        self, numbers: Iterable[int], change_them: str, *then: str, **values: object
+    ) -> int:
+        """Run statements on these letters, page by page; give what the first of them changed.
+
+        Each page is one transaction.
+        """
+        total = 0
+        rest = iter(sorted(numbers))
+        while page := list(islice(rest, _PAGE)):
+            given = {"numbers": json.dumps(page), **values}
+            with self._file.change() as change:
+                total += change.execute(change_them, given).rowcount
+                for statement in then:
+                    change.execute(statement, given)
+        return total
 
 
 def depths_of(desk: SqliteDesk, topics: Sequence[str]) -> list[Depth]:

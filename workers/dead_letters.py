@@ -1,0 +1,213 @@
+"""What the command line does with dead letters: list, show, replay, purge.
+
+One selection serves all four: what `list` shows with a filter is what `replay` and `purge` take
+with it. Works with the supervisor up or down.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+
+from supervisor.config import Config
+from supervisor.errors import SupervisorError
+from workers import codec
+from workers.queues import desk_of, files_of, no_such_topic
+from workers.sources.sqlite_desk import Letter, SqliteDesk
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which dead letters are meant: those under a name or of a topic, the newest first.
+
+    `where` is a text that stands in the error or in the data, as `dead list` shows them.
+    """
+
+    topic: str
+    message_id: str | None = None
+    where: str | None = None
+    limit: int | None = None
+
+    def fits(self, letter: Letter) -> bool:
+        """Tell whether the letter holds the text."""
+        if self.where is None or self.where in letter.error:
+            return True
+        return any(self.where in text for text in _data_as_text(letter))
+
+
+def dead_list(
+    config: Config,
+    topic: str,
+    *,
+    message_id: str | None = None,
+    where: str | None = None,
+    limit: int | None = 100,
+) -> list[dict[str, object]]:
+    """Look at the dead letters of a topic, the newest first. Raises: NoSuchJob."""
+    found = _letters(config, Choice(topic, message_id, where, limit))
+    return [_shown(letter) for letter in found]
+
+
+def dead_show(
+    config: Config,
+    topic: str,
+    *,
+    message_id: str | None = None,
+    where: str | None = None,
+    limit: int | None = 1,
+) -> list[dict[str, object]]:
+    """Look at everything that is known of dead letters.
+
+    Raises: NoSuchJob, or SupervisorError when none is found.
+    """
+    choice = Choice(topic, message_id, where, limit)
+    found = [_whole(letter) for letter in _letters(config, choice)]
+    if not found:
+        raise _none(choice)
+    return found
+
+
+def dead_replay(
+    config: Config,
+    topic: str,
+    *,
+    message_id: str | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+) -> dict[str, object]:
+    """Put dead letters back on the topics that they came from, as if never tried.
+
+    Raises: NoSuchJob, or SupervisorError when there is none of that id.
+    """
+    choice = Choice(topic, message_id, where, limit)
+    return {"topic": topic, "replayed": _apply(config, choice, SqliteDesk.replay, None)}
+
+
+def dead_purge(
+    config: Config,
+    topic: str,
+    *,
+    message_id: str | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+    confirm: Callable[[int], None] | None = None,
+) -> dict[str, object]:
+    """Delete dead letters for good; `confirm` is told how many, and raises to call it off.
+
+    Raises: NoSuchJob, or SupervisorError when there is none of that id.
+    """
+    choice = Choice(topic, message_id, where, limit)
+    return {"topic": topic, "purged": _apply(config, choice, SqliteDesk.forget, confirm)}
+
+
+def _apply(
+    config: Config,
+    choice: Choice,
+    change: Callable[[SqliteDesk, Iterable[int]], int],
+    confirm: Callable[[int], None] | None,
+) -> int:
+    """Choose first and change then: what dies meanwhile, of a replay even, is left alone."""
+    chosen: dict[Path, list[int]] = defaultdict(list)
+    with ExitStack() as open_desks:
+        for path, letter in _walk(config, choice, open_desks):
+            chosen[path].append(letter.number)
+    count = sum(map(len, chosen.values()))
+    if not count and choice.message_id is not None:
+        raise _none(choice)
+    if confirm is not None and count:
+        confirm(count)
+    changed = 0
+    jobs = files_of(config)
+    for path, numbers in chosen.items():
+        with desk_of(path, jobs[path]) as desk:
+            changed += change(desk, numbers)
+    return changed
+
+
+def _letters(config: Config, choice: Choice) -> list[Letter]:
+    with ExitStack() as open_desks:
+        return [letter for _, letter in _walk(config, choice, open_desks)]
+
+
+def _walk(config: Config, choice: Choice, open_desks: ExitStack) -> Iterator[tuple[Path, Letter]]:
+    """Go through the chosen letters of all queues, the newest first.
+
+    Raises: NoSuchJob for a name under which nothing lies, and nothing could.
+    """
+    desks = {
+        path: open_desks.enter_context(desk_of(path, jobs))
+        for path, jobs in files_of(config).items()
+        if path.exists()
+    }
+    known = _names(config)
+    if choice.topic not in known and not any(
+        desk.letters(choice.topic, limit=1) for desk in desks.values()
+    ):
+        raise no_such_topic(choice.topic, known)
+    streams = [_fitting(path, desk, choice) for path, desk in desks.items()]
+    yield from islice(heapq.merge(*streams, key=lambda found: -found[1].at), choice.limit)
+
+
+def _fitting(path: Path, desk: SqliteDesk, choice: Choice) -> Iterator[tuple[Path, Letter]]:
+    for letter in desk.walk(choice.topic, choice.message_id):
+        if choice.fits(letter):
+            yield path, letter
+
+
+def _names(config: Config) -> set[str]:
+    """Give all names under which dead letters of these jobs may lie."""
+    names = {topic.name for job in config.jobs for topic in job.topics}
+    return names | {job.dead_letter for job in config.jobs if job.topics} - {"on", "off"}
+
+
+def _none(choice: Choice) -> SupervisorError:
+    if choice.message_id is not None:
+        words = f"no dead letter of {choice.topic} has the id {choice.message_id}"
+    else:
+        words = f"no dead letter of {choice.topic}"
+    if choice.where is not None:
+        words += f" that holds {choice.where!r}" if choice.message_id is None else " and that text"
+    return SupervisorError(words)
+
+
+def _data_as_text(letter: Letter) -> tuple[str, ...]:
+    """Give the data in the forms in which an operator may have seen it."""
+    data = codec.decode(letter.topic, letter.body, fallback_id=letter.id, attempt=1).data
+    if isinstance(data, str):
+        return (data,)
+    text = json.dumps(data, ensure_ascii=False)
+    return text, json.dumps(data), json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def _shown(letter: Letter) -> dict[str, object]:
+    message = codec.decode(letter.topic, letter.body, fallback_id=letter.id, attempt=1)
+    at = datetime.fromtimestamp(letter.at).astimezone()
+    return {
+        "id": letter.id,
+        "topic": letter.topic,
+        "error": letter.error,
+        "attempts": letter.attempts,
+        "crashes": letter.crashes,
+        "at": at.isoformat(timespec="milliseconds"),
+        "data": message.data,
+    }
+
+
+def _whole(letter: Letter) -> dict[str, object]:
+    message = codec.decode(letter.topic, letter.body, fallback_id=letter.id, attempt=1)
+    return _shown(letter) | {
+        "traceback": letter.traceback,
+        "failures": letter.failures,
+        "origin": letter.origin,
+        "queue": letter.queue,
+        "key": message.key,
+        "headers": dict(message.headers),
+        "published_at": message.published_at and message.published_at.isoformat(),
+    }

@@ -1,0 +1,146 @@
+"""What the command line does with whole queues: look, pause, resume, purge.
+
+Works with the supervisor up or down: a pause lies in the queue's own file, where every consumer
+sees it before its next claim, whichever supervisor it belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from supervisor.config import Config, Job
+from supervisor.errors import NoSuchJob
+from workers.publishing import unavailable_in_words
+from workers.sources.sqlite_desk import Depth, SqliteDesk, depths_of
+from workers.sources.sqlite_file import path_of
+
+
+def queue_list(config: Config) -> list[dict[str, object]]:
+    """Look at every queue of the configuration, topic by topic.
+
+    Topics that no job lists, and that hold something all the same, come after those of the jobs.
+    """
+    return [
+        row
+        for path, jobs in files_of(config).items()
+        for row in _rows(path, jobs, dict.fromkeys(topic for job in jobs for topic in _names(job)))
+    ]
+
+
+def queue_pause(config: Config, topic: str) -> list[dict[str, object]]:
+    """Let nobody take from a topic, in every queue that has it; give its rows. Raises: NoSuchJob.
+
+    A queue that nobody has used yet is made: the pause is there before the first message.
+    """
+    return _change(config, topic, SqliteDesk.pause)
+
+
+def queue_resume(config: Config, topic: str) -> list[dict[str, object]]:
+    """Undo `queue_pause`; give the rows of the topic. Raises: NoSuchJob."""
+    return _change(config, topic, SqliteDesk.resume)
+
+
+def queue_waiting(config: Config, topic: str) -> int:
+    """Count what `queue_purge` would delete now. Raises: NoSuchJob."""
+    return sum(
+        depth.depth + depth.delayed
+        for path, jobs in _having(config, topic).items()
+        for depth in _depths(path, jobs, [topic])
+        if depth.topic == topic
+    )
+
+
+def queue_purge(config: Config, topic: str) -> dict[str, object]:
+    """Delete what waits on a topic, delayed or not, in every queue that has it.
+
+    What is in flight, or dead, stays. Raises: NoSuchJob.
+    """
+    purged = 0
+    for path, jobs in _having(config, topic).items():
+        if path.exists():
+            with desk_of(path, jobs) as desk:
+                purged += desk.purge(topic)
+    return {"topic": topic, "purged": purged}
+
+
+def files_of(config: Config) -> dict[Path, list[Job]]:
+    """Give the queue files of the configuration, each with the jobs that consume from it."""
+    queues: dict[Path, list[Job]] = {}
+    for job in config.jobs:
+        if job.url is not None:
+            queues.setdefault(path_of(job.url.reveal()), []).append(job)
+    return queues
+
+
+@contextmanager
+def desk_of(path: Path, jobs: list[Job], *, create: bool = False) -> Iterator[SqliteDesk]:
+    """Open a queue file. Raises: ServiceUnavailable, here and for what the block does with it."""
+    with unavailable_in_words():
+        desk = SqliteDesk(path, io_timeout=jobs[0].io_timeout, create=create)
+        try:
+            yield desk
+        finally:
+            desk.close()
+
+
+def no_such_topic(topic: str, known: set[str]) -> NoSuchJob:
+    """Give the error for a topic that nobody knows."""
+    return NoSuchJob(
+        f"no job lists the topic {topic} (there is: {', '.join(sorted(known)) or '-'})"
+    )
+
+
+def _change(
+    config: Config, topic: str, change: Callable[[SqliteDesk, str], None]
+) -> list[dict[str, object]]:
+    rows = []
+    for path, jobs in _having(config, topic).items():
+        with desk_of(path, jobs, create=True) as desk:
+            change(desk, topic)
+        rows += [row for row in _rows(path, jobs, {topic: None}) if row["topic"] == topic]
+    return rows
+
+
+def _having(config: Config, topic: str) -> dict[Path, list[Job]]:
+    """Give the queues in which a topic is: those of jobs that list it, or that hold some of it."""
+    files = files_of(config)
+    found = {
+        path: jobs
+        for path, jobs in files.items()
+        if any(topic in _names(job) for job in jobs)
+        or any(depth.topic == topic for depth in _depths(path, jobs, []))
+    }
+    if not found:
+        raise no_such_topic(topic, {name for job in config.jobs for name in _names(job)})
+    return found
+
+
+def _names(job: Job) -> list[str]:
+    return [topic.name for topic in job.topics]
+
+
+def _depths(path: Path, jobs: list[Job], topics: list[str]) -> list[Depth]:
+    if not path.exists():
+        return [Depth(topic) for topic in topics]
+    with desk_of(path, jobs) as desk:
+        return depths_of(desk, topics)
+
+
+def _rows(path: Path, jobs: list[Job], topics: dict[str, None]) -> list[dict[str, object]]:
+    shown = jobs[0].url.shown if jobs[0].url is not None else ""
+    return [_row(shown, depth) for depth in _depths(path, jobs, list(topics))]
+
+
+def _row(url: str, depth: Depth) -> dict[str, object]:
+    return {
+        "url": url,
+        "topic": depth.topic,
+        "depth": depth.depth,
+        "delayed": depth.delayed,
+        "in_flight": depth.in_flight,
+        "dead": depth.dead,
+        "oldest_age_s": None if depth.oldest_age_s is None else round(depth.oldest_age_s, 3),
+        "paused": bool(depth.paused),
+    }
