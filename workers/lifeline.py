@@ -9,13 +9,16 @@ ends, also when nobody else in the process runs any more.
 
 from __future__ import annotations
 
+# The functions beneath those of `signal`, which try each argument as an enum first: an exception
+# for every handler that is a function, five times a start.
+# type: ignore: CPython's own module, of which typeshed knows nothing.
+import _signal  # type: ignore[import-not-found]
 import _thread
 import json
 import logging
 import os
 import select
 import signal
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -70,15 +73,15 @@ class Lifeline:
         self._deadlines: list[tuple[float, int]] = []
         self._signal_fd, self._signal_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._nudge_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._masks = threading.local()
+        self._masks: dict[int, set[int]] = {}  # by thread: several may fork at once
         self.fallen: Callable[[Fallen], None] | None = None
-        self.orphaned = threading.Event()
+        self._orphaned = False
 
     def listen(self) -> None:
         """Begin. From here on TERM and INT are a stop, and a dead master is one too."""
         signal.set_wakeup_fd(self._signal_write_fd, warn_on_full_buffer=False)
         for number in self._handled:
-            signal.signal(number, _ignore_in_python)
+            _signal.signal(number, _ignore_in_python)
         os.set_blocking(self._control_fd, False)
         os.register_at_fork(
             before=self._hold_signals,
@@ -114,7 +117,7 @@ class Lifeline:
                 os.eventfd_read(self._nudge_fd)
             # The pipe before the signal, whichever woke us: it says why. The master writes there
             # first, and the kernel closes it before it sends the signal of its death.
-            if not self.orphaned.is_set() and not self._take_orders():
+            if not self._orphaned and not self._take_orders():
                 poll.unregister(self._control_fd)
                 self._on_orphaned()
             if self._signal_fd in ready:
@@ -180,7 +183,7 @@ class Lifeline:
             null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             os.dup2(null, 1)
             os.dup2(null, 2)
-        self.orphaned.set()
+        self._orphaned = True
         # Armed before anybody is told: the one who is may never let this thread run again.
         signal.setitimer(signal.ITIMER_REAL, self._stop_timeout + _MARGIN_S)
         self.expire(self._stop_timeout, ExitCode.FAILED)
@@ -188,10 +191,10 @@ class Lifeline:
 
     def _hold_signals(self) -> None:
         # Held back until the fork has let go of our wakeup pipe: see `_let_go`.
-        self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)
+        self._masks[_thread.get_ident()] = _signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)
 
     def _free_signals(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
+        _signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.pop(_thread.get_ident()))
 
     def _let_go(self) -> None:
         """Be an ordinary process again, in a fork that a handler made of this one.

@@ -61,17 +61,17 @@ class PipeHandler(logging.Handler):
 
     def __init__(self, report: Report) -> None:
         super().__init__()
-        self._report = report
+        self.report = report
         self.setFormatter(_FORMATTER)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record. A record that cannot be formatted never hurts the work."""
         try:
             text = self.format(record)
-            if self._report.closed:
+            if self.report.closed:
                 sys.stderr.write(text + "\n")
             else:
-                self._report.line(slot.LOG + b" " + text.encode(errors="replace"))
+                self.report.line(slot.LOG + b" " + text.encode(errors="replace"))
         except RecursionError:
             raise
         except Exception:
@@ -126,7 +126,8 @@ def _text(value: object) -> str:
 
 
 _FORMATTER: Final = RecordFormatter()
-"""Made at import, in the master: no child pays for it again."""
+_HANDLER: Final = PipeHandler(Report(-1))
+"""Made at import, in the master: no child pays for them again."""
 
 
 def _rfc3339(seconds: float) -> str:
@@ -139,8 +140,6 @@ def take_over_logging(report: Report) -> None:
 
     The level stays the one of the master, which came with the fork.
     """
-    root = logging.getLogger()
-    for handler in tuple(root.handlers):
-        root.removeHandler(handler)
-    root.addHandler(PipeHandler(report))
+    _HANDLER.report = report
+    logging.getLogger().handlers[:] = [_HANDLER]
     logging.captureWarnings(True)

@@ -18,15 +18,22 @@ class StopToken:
     def __init__(self) -> None:
         self._event = threading.Event()
         self._lock = threading.Lock()
-        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._fd = -1
         self._listeners: list[Callable[[], None]] = []
         self._hurried: list[Callable[[], None]] = []
         self.reason = ""
         self.fast = threading.Event()
 
     def fileno(self) -> int:
-        """Give the descriptor that is readable from the stop on; never to be read."""
-        return self._fd
+        """Give the descriptor that is readable from the stop on; never to be read.
+
+        Made when it is first asked for: most processes wait by `wait`, and have one less.
+        """
+        with self._lock:
+            if self._fd < 0:
+                fallen = int(self._event.is_set())
+                self._fd = os.eventfd(fallen, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            return self._fd
 
     @property
     def stopping(self) -> bool:
@@ -45,7 +52,8 @@ class StopToken:
             self.reason = reason
             self._event.set()
             listeners = tuple(self._listeners)
-        os.eventfd_write(self._fd, 1)
+            if self._fd >= 0:
+                os.eventfd_write(self._fd, 1)
         for listener in listeners:
             listener()
 
@@ -73,4 +81,5 @@ class StopToken:
 
     def close(self) -> None:
         """Give the descriptor back, where the token does not last as long as its process."""
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
