@@ -290,7 +290,9 @@ def _unfit(found: object, reference: Reference) -> str:
     if not callable(found):
         return f"{text} is of type {type(found).__name__}; a function or a class is expected"
     if not isinstance(found, type):
-        return _miscalled(found, text, _CALLS[place])
+        # An object with the method of its place, a @task for one, is called by that.
+        own = (getattr(found, method, None) for method in _METHODS.get(place, ()))
+        return _miscalled(next(filter(callable, own), found), text, _CALLS[place])
     if missing := getattr(found, "__abstractmethods__", None):
         return f"{text} leaves out {', '.join(sorted(missing))}; define it"
     if place == "target":

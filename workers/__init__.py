@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from workers.base import Context, Message, Reject, Retry, Skip, Worker
 from workers.publishing import publish
+from workers.tasks import task
 
-__all__ = ["Context", "Message", "Reject", "Retry", "Skip", "Worker", "publish"]
+__all__ = ["Context", "Message", "Reject", "Retry", "Skip", "Worker", "publish", "task"]
