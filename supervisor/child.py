@@ -5,7 +5,9 @@ unwind into the loop of its parent. What it undoes and why each line is there wa
 (a child that keeps the wakeup pipe swallows its signals; one that keeps the write end of another's
 control pipe keeps that one from seeing the master's death; an inherited epoll makes the master
 deaf). Order matters: descriptors before the session, the lock before anything of its own, the
-death signal before the check of the parent, the mask last of all.
+death signal before the check of the parent, and again after a change of user, which clears it;
+what needs root before that change (`rights`), what is the user's own after it (the environment
+with its secrets), the mask last of all.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from typing import Final, NoReturn
 
 import setproctitle
 
-from supervisor import kernel, seatlock, signals
+from supervisor import kernel, rights, seatlock, signals
 from supervisor.errors import ExitCode, SupervisorError
 
 SYSTEMD_VARIABLES: Final = (
@@ -47,6 +49,10 @@ SYSTEMD_VARIABLES: Final = (
 
 MARK: Final = "SUPERVISOR_PROCESS"
 """The variable by which a descendant is known to its slot: INSTANCE/JOB:PROCESS."""
+
+
+AS_MASTER: Final = rights.Rights()
+"""What a child has that is given nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,8 @@ class Launch:
     directory: Path | None
     environment: Callable[[], Mapping[str, str]]
     nofile: tuple[int, int]
+    rights: rights.Rights = AS_MASTER
+    inherit_environment: bool = True
 
 
 def enter(launch: Launch, work: Callable[[], int]) -> NoReturn:
@@ -174,23 +182,32 @@ def _become(launch: Launch) -> None:
     signals.reset_in_child()
     os.setsid()
     _redirect(launch)
-    kernel.die_with_parent(launch.death_signal)
-    if os.getppid() != launch.parent:
-        # The master died between the fork and the line above; nobody would ever tell us.
-        os._exit(ExitCode.FAILED)
+    _die_with_parent(launch)
     _sit_down(launch)
     atexit._clear()
     setproctitle.setproctitle(launch.title)
     resource.setrlimit(resource.RLIMIT_NOFILE, launch.nofile)
+    rights.restrict(launch.rights)
     if launch.directory is not None:
         os.chdir(launch.directory)
+    if rights.drop(launch.rights):
+        _die_with_parent(launch)
     for name in launch.outfit.unwanted:
         del os.environ[name]
+    rights.clothe(os.environ, launch.rights.user, inherit=launch.inherit_environment)
+    # As the user of the job: a secret is read by who may read it, and by nobody above him.
     for name, value in launch.environment().items():
         os.environ[name] = value
     os.environ[MARK] = launch.mark
     # What has come since the master froze its objects is not ours to collect either.
     gc.freeze()
+
+
+def _die_with_parent(launch: Launch) -> None:
+    kernel.die_with_parent(launch.death_signal)
+    if os.getppid() != launch.parent:
+        # The master died between the fork and the line above; nobody would ever tell us.
+        os._exit(ExitCode.FAILED)
 
 
 def _redirect(launch: Launch) -> None:

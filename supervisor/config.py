@@ -16,7 +16,9 @@ from typing import Any, Final
 
 from supervisor import ini, location, protocol, settings, values
 from supervisor.errors import ConfigError, Problem
+from supervisor.identity import Group, User
 from supervisor.location import Location, locate
+from supervisor.rights import Rights
 from supervisor.secret import Secret, is_secret_name
 from supervisor.values import Preload, Topic
 
@@ -51,8 +53,18 @@ class Job:
     heartbeat_timeout: float = 60.0
     stop_timeout: float = 30.0
     stop_signal: int = 15
+    user: User | None = None
+    group: Group | None = None
+    umask: int | None = None
+    nice: int | None = None
+    cpu_affinity: frozenset[int] | None = None
     directory: Path | None = None
+    limit_nofile: int | None = None
+    limit_core: int | None = None
+    limit_memory: int | None = None
     environment: Mapping[str, Secret] = field(default_factory=dict)
+    env_file: Path | None = None
+    inherit_environment: bool = True
     log_file: Path | None = None
     log_max_bytes: int = 50 * 1024 * 1024
     log_backups: int = 5
@@ -89,6 +101,23 @@ class Job:
     def origin(self, key: str) -> Origin:
         """Give file and line of a key; of the section's head when the key has its default."""
         return self.origins.get(key, self.section_origin)
+
+    def problem(self, key: str, message: str) -> Problem:
+        """Say what is wrong with a key, at its line."""
+        return Problem(*self.origin(key), f"{self.kind}:{self.name}", key, message)
+
+    @property
+    def rights(self) -> Rights:
+        """Give what its processes may do and use."""
+        return Rights(
+            self.user,
+            self.group,
+            self.umask,
+            self.nice,
+            self.cpu_affinity,
+            self.limit_core,
+            self.limit_memory,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

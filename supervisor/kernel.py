@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -32,6 +33,14 @@ def die_with_parent(signal_number: int) -> None:
     dead already: compare getppid() with the parent's pid afterwards. Source: prctl(2)
     """
     _check(_prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0))
+
+
+def allow_dump() -> None:
+    """Let this process be looked at by its own user, and write a core; a change of user forbids it.
+
+    Source: PR_SET_DUMPABLE in prctl(2)
+    """
+    _check(_prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0))
 
 
 def adopt_orphans() -> None:

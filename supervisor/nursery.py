@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-from supervisor import child
+from supervisor import child, envfile
 from supervisor.capture import Capture
 from supervisor.config import Config, Job
 from supervisor.errors import SpawnError
@@ -154,7 +154,9 @@ class Nursery:
             death_signal=job.stop_signal if is_program else signal.SIGTERM,
             directory=job.directory,
             environment=partial(_environment, job, extra),
-            nofile=self._nofile,
+            nofile=(job.limit_nofile, job.limit_nofile) if job.limit_nofile else self._nofile,
+            rights=job.rights,
+            inherit_environment=job.inherit_environment,
         )
         if is_program:
             return launch, partial(child.exec_program, job.command)
@@ -201,4 +203,5 @@ class Nursery:
 
 def _environment(job: Job, extra: Mapping[str, str]) -> dict[str, str]:
     """Put the environment of a job together, secrets included. Runs in: child."""
-    return {**extra, **{key: value.reveal() for key, value in job.environment.items()}}
+    given = {} if job.env_file is None else envfile.read(job.env_file)
+    return {**extra, **given, **{key: value.reveal() for key, value in job.environment.items()}}

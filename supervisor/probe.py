@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from supervisor import kernel, signals, values
+from supervisor import envfile, kernel, prerequisites, rights, signals, trust, values
 from supervisor.child import SYSTEMD_VARIABLES
 from supervisor.config import Config, Job
-from supervisor.errors import Problem, SpawnError
+from supervisor.errors import Problem, SpawnError, SupervisorError
 from supervisor.secret import mask
 
 _LONGEST: Final = 400
@@ -61,12 +61,29 @@ class Reference:
 def probe(config: Config, timeout_s: float) -> tuple[Problem, ...]:
     """Import every target and handler of the jobs; give what is wrong, sorted by file and line.
 
-    Takes at most `timeout_s` seconds in all. The caller must have one thread only; it keeps no
-    descriptor, no child and no user code.
+    Before anything is imported, what the configuration needs of this machine and of us is looked
+    at: nothing that we may not trust is ever run. Takes at most `timeout_s` seconds in all. The
+    caller must have one thread only; it keeps no descriptor, no child and no user code.
     Raises: SpawnError when the kernel gives no process.
     """
-    waiting = list(references(config))
-    deadline = time.monotonic() + timeout_s
+    waiting = tuple(references(config))
+    problems = [*prerequisites.problems(config), *_distrusted(config, waiting)]
+    if not problems:
+        deadline = time.monotonic() + timeout_s
+        for user in dict.fromkeys(map(_user_of, waiting)):
+            same = [one for one in waiting if _user_of(one) == user]
+            problems += _probe(config, same, deadline, timeout_s)
+    return tuple(sorted(problems, key=lambda problem: (problem.file, problem.line)))
+
+
+def _user_of(reference: Reference) -> tuple[object, object]:
+    """Tell those who run as the same user, and can be checked by one process, from others."""
+    return reference.job.user, reference.job.group
+
+
+def _probe(
+    config: Config, waiting: list[Reference], deadline: float, timeout_s: float
+) -> list[Problem]:
     problems: list[Problem] = []
     while waiting:
         told = _Told(waiting)
@@ -80,12 +97,31 @@ def probe(config: Config, timeout_s: float) -> tuple[Problem, ...]:
         if time.monotonic() >= deadline:
             break
         waiting = waiting[told.at + 1 :]
-    return tuple(sorted(problems, key=lambda problem: (problem.file, problem.line)))
+    return problems
+
+
+def _distrusted(config: Config, waiting: Sequence[Reference]) -> Iterator[Problem]:
+    """Name the files of handlers that root may not run."""
+    if os.geteuid() != 0:
+        return
+    search = search_path(config.pythonpath)
+    known: dict[str, str] = {}
+    for reference in waiting:
+        module = reference.text.partition(":")[0]
+        if reference.place == "env_file":
+            continue
+        if module not in known:
+            faults = map(trust.distrust, trust.module_files(module, search))
+            known[module] = next(filter(None, faults), "")
+        if known[module]:
+            yield reference.problem(known[module])
 
 
 def references(config: Config) -> Iterator[Reference]:
-    """Give every `module:attr` of the jobs, in the order of the file."""
+    """Give every `module:attr` of the jobs and the file of its variables, in the file's order."""
     for job in config.jobs:
+        if job.env_file is not None:
+            yield Reference(job, "env_file", str(job.env_file), "env_file")
         if job.target is not None:
             yield Reference(job, "target", job.target, "target")
         if job.handler is not None:
@@ -222,10 +258,19 @@ def _run(config: Config, waiting: Sequence[Reference], write_fd: int, timeout_s:
     try:
         shown = ", ".join(_shown_folder(path) for path in config.pythonpath)
         _settle(config, write_fd, timeout_s)
+        refused = _become_user(waiting[0].job)
         base, start = dict(os.environ), os.getcwd()
+        told: set[str] = set()
         for at, reference in enumerate(waiting):
             _tell(write_fd, {"at": at})
-            message = _surroundings(reference.job, base, start) or _check(reference, shown)
+            name = reference.job.name
+            if reference.place == "env_file" and (message := refused or _unreadable(reference)):
+                told.add(name)  # once is enough: its handlers are not to be checked without it
+            elif name in told:
+                continue
+            else:
+                message = refused or _surroundings(reference.job, base, start)
+                message = message or _check(reference, shown)
             if message:
                 _tell(write_fd, {"wrong": message})
         _tell(write_fd, {"done": True})
@@ -256,10 +301,33 @@ def _settle(config: Config, write_fd: int, timeout_s: float) -> None:
     importlib.invalidate_caches()
 
 
+def _become_user(job: Job) -> str:
+    """Become the user of the jobs that are checked here; give why that was refused."""
+    try:
+        if rights.drop(job.rights):
+            kernel.die_with_parent(signal.SIGKILL)
+    except SupervisorError as error:
+        return str(error)
+    return ""
+
+
+def _unreadable(reference: Reference) -> str:
+    try:
+        envfile.read(Path(reference.text))
+    except OSError as error:
+        return f"{reference.text}: {error.strerror}; the job's user has to read it"
+    except ValueError as fault:
+        return str(fault)
+    return ""
+
+
 def _surroundings(job: Job, base: Mapping[str, str], start: str) -> str:
     """Give the module the environment and the directory that the job will have."""
     try:
-        wanted = {**base, **{name: text.reveal() for name, text in job.environment.items()}}
+        wanted = dict(base)
+        rights.clothe(wanted, job.user, inherit=job.inherit_environment)
+        wanted |= {} if job.env_file is None else envfile.read(job.env_file)
+        wanted |= {name: text.reveal() for name, text in job.environment.items()}
         os.environ.clear()
         os.environ.update(wanted)
         os.chdir(job.directory or start)
@@ -270,6 +338,8 @@ def _surroundings(job: Job, base: Mapping[str, str], start: str) -> str:
 
 def _check(reference: Reference, shown: str) -> str:
     """Import a reference and look at what it is; give what is wrong, or nothing."""
+    if reference.place == "env_file":
+        return ""
     module, _, attr = reference.text.partition(":")
     try:
         found: object = importlib.import_module(module)

@@ -14,7 +14,7 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from supervisor import values
+from supervisor import identity, rights, values
 from supervisor.secret import Given, Secret, plain
 
 T = TypeVar("T")
@@ -187,18 +187,51 @@ _CRON_KIND: Final = (
 )
 
 _PLACE: Final = (
-    _later("user", _text, None, "run as this user"),
+    Setting(
+        "user",
+        _one(identity.user),
+        None,
+        "run as this user, a name or a number, with all his groups, HOME, USER, LOGNAME and SHELL;"
+        " needs root",
+    ),
     # For stream and kafka the word means the consumer group: they run in their user's own group.
-    _later("group", _text, None, "run as this group", types=EVERY - {"stream", "kafka"}),
-    _later("umask", _one(values.mode), None, "of the process; inherited by default"),
-    _later("nice", _number(0, 19), None, "of the process; inherited by default"),
-    _later("cpu_affinity", _names, None, "processor numbers; inherited by default"),
+    Setting(
+        "group",
+        _one(identity.group),
+        None,
+        "run in this group instead of the user's own; needs root",
+        types=EVERY - {"stream", "kafka"},
+    ),
+    Setting("umask", _one(rights.umask), None, "in octal (`022`); inherited by default"),
+    Setting("nice", _one(rights.nice), None, "-20 to 19; inherited by default"),
+    Setting(
+        "cpu_affinity",
+        _many(rights.cpus),
+        None,
+        "processor numbers (`0, 2-3`); inherited by default",
+    ),
     Setting("directory", values.folder, None, "working directory; inherited by default"),
-    _later("limit_nofile", _number(16, 1 << 30), None, "open files; inherited by default"),
-    _later("limit_core", _size, None, "size of a core file; inherited by default"),
-    _later("limit_memory", _size, None, "RLIMIT_AS; inherited by default"),
+    Setting("limit_nofile", _number(16, 1 << 30), None, "open files; inherited by default"),
+    Setting(
+        "limit_core",
+        _one(rights.limit),
+        None,
+        "size of a core file, or `unlimited`; inherited by default",
+    ),
+    Setting(
+        "limit_memory",
+        _one(rights.limit),
+        None,
+        "RLIMIT_AS: address space, more than what is resident; inherited by default",
+    ),
     Setting("environment", values.environment, None, "`KEY=VALUE`, one a line"),
-    _later("env_file", values.path, None, "a file with more such lines"),
+    Setting(
+        "env_file",
+        values.path,
+        None,
+        "a file with more such lines, for `environment` to add to; read by the process itself, as"
+        " its user",
+    ),
 )
 
 _LOGS: Final = (
@@ -269,7 +302,13 @@ _COMMON: Final = (
         LIVE,
     ),
     *_PLACE,
-    _later("inherit_environment", _boolean, "true", "false: begin with an empty environment"),
+    Setting(
+        "inherit_environment",
+        _boolean,
+        "true",
+        "false: of the supervisor's environment only PATH, HOME, USER, LOGNAME, SHELL, LANG,"
+        " LANGUAGE, LC_*, TZ and SUPERVISOR_CONF",
+    ),
     *_LOGS,
     *_OPTION,
 )

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from keyword import iskeyword
-from os.path import exists, isdir
+from os import stat
 from pathlib import Path
 from re import fullmatch
+from stat import S_IFDIR, S_ISDIR
 from typing import Final
 
 from supervisor.secret import FileReference, Given, Secret, is_secret_name, mask, plain
@@ -373,15 +374,26 @@ def paths(given: Given) -> tuple[Path, ...]:
     """Read a list of paths that are there, each relative to the file that names it."""
     found = tuple(given.folder / item for item in some(given.text()))
     for each in found:
-        if not exists(each):
+        if not _mode_of(each):
             raise ValueError(f"{quoted(str(each))} is not there; make it, or correct the path")
     return found
+
+
+def _mode_of(place: Path) -> int:
+    """Give the mode; 0 when nothing is there. What lies behind another's folder counts as one.
+
+    A process that has become another user reads the file too, and does not see all of it.
+    """
+    try:
+        return stat(place).st_mode
+    except OSError as error:
+        return S_IFDIR if isinstance(error, PermissionError) else 0
 
 
 def folder(given: Given) -> Path:
     """Read the path of a folder that is there."""
     found = path(given)
-    if not isdir(found):
+    if not S_ISDIR(_mode_of(found)):
         raise ValueError(f"{quoted(str(found))} is not a folder; make it, or correct the path")
     return found
 

@@ -205,7 +205,7 @@ def test_what_is_not_built_may_stand_switched_off(text: str) -> None:
         "[daemon:x]\ntype = worker\ntraget = a:b\nenable = maybe\nprocesses = x\n",
         "[daemon:x]\nprocesses = x\nstop_timeout = y\n",
         f"[supervisor]\nrun_dir = /{'r' * 107}\nlog_level = x\n[cron]\nenable = x\n[cron:c]\n",
-        WORKER + "processes = x\n" + WORKER + "nice = 1\n",
+        WORKER + "processes = x\n" + WORKER + "nice = x\n",
     ],
 )
 def test_three_faults_are_three_lines(text: str) -> None:

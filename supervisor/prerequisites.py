@@ -1,0 +1,101 @@
+"""What a configuration needs of the machine and of who starts it, beyond being right in itself.
+
+Rights that only root can give, processors, limits, files that must be root's alone: asked where
+jobs are about to run (`start`, `check`, `reload`), by the process that would run them. Not a part
+of reading the file: a handler that publishes reads it too, as its own user on its own processors,
+and needs none of this. Looks only.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from supervisor import trust
+from supervisor.config import Config, Job
+from supervisor.errors import Problem
+from supervisor.rights import UNLIMITED
+
+_LOWEST_NICE: Final = 20
+"""RLIMIT_NICE counts from here downwards. Source: getrlimit(2)"""
+
+
+def problems(config: Config) -> tuple[Problem, ...]:
+    """Give what is missing; a line that many jobs inherit is told once."""
+    found: dict[tuple[str, int, str], Problem] = {}
+    for problem in _all(config):
+        found.setdefault((problem.file, problem.line, problem.message), problem)
+    return tuple(found.values())
+
+
+def _all(config: Config) -> Iterator[Problem]:
+    for folder in config.pythonpath:
+        if fault := trust.distrust(folder):
+            yield Problem(*config.origin("pythonpath"), "supervisor", "pythonpath", fault)
+    for job in config.jobs:
+        for key, message in _of(job):
+            yield job.problem(key, message)
+
+
+def _of(job: Job) -> Iterator[tuple[str, str]]:
+    yield from _identity(job)
+    if job.nice is not None and job.nice < _least_nice():
+        yield "nice", f"below {_least_nice()} needs root"
+    if job.cpu_affinity is not None:
+        ours = os.sched_getaffinity(0)
+        if missing := sorted(job.cpu_affinity - ours):
+            words = ", ".join(map(str, missing))
+            there = ", ".join(map(str, sorted(ours)))
+            yield "cpu_affinity", f"processor {words} is not there for us; {there} is"
+    yield from _limits(job)
+    if job.env_file is not None:
+        if not job.env_file.is_file():
+            yield "env_file", f"{job.env_file} is no file; make it, or correct the path"
+        elif fault := trust.distrust(job.env_file):
+            yield "env_file", fault
+
+
+def _identity(job: Job) -> Iterator[tuple[str, str]]:
+    own = os.geteuid()
+    if own == 0:
+        return
+    if job.user is not None and job.user.uid != own:
+        words = f"to run as {job.user.name} needs root; start the supervisor as root or as him"
+        yield "user", words
+    if job.group is not None and job.group.gid != os.getegid():
+        yield "group", f"to run in group {job.group.name} needs root; leave it out"
+
+
+def _least_nice() -> int:
+    """Give the lowest nice value that we may take."""
+    if os.geteuid() == 0:
+        return -_LOWEST_NICE
+    soft, _ = resource.getrlimit(resource.RLIMIT_NICE)
+    allowed = -_LOWEST_NICE if soft == UNLIMITED else _LOWEST_NICE - soft
+    return min(os.getpriority(os.PRIO_PROCESS, 0), allowed)
+
+
+def _limits(job: Job) -> Iterator[tuple[str, str]]:
+    if job.limit_nofile is not None:
+        most = _most_files()
+        if job.limit_nofile > most:
+            yield "limit_nofile", f"more than {most}, the most that may be given here"
+    if os.geteuid() == 0:
+        return
+    for key, wanted, kind in (
+        ("limit_core", job.limit_core, resource.RLIMIT_CORE),
+        ("limit_memory", job.limit_memory, resource.RLIMIT_AS),
+    ):
+        _, hard = resource.getrlimit(kind)
+        if wanted is not None and hard != UNLIMITED and (wanted == UNLIMITED or wanted > hard):
+            yield key, f"more than {hard} bytes, the hard limit here, needs root"
+
+
+def _most_files() -> int:
+    """Give the highest limit of files that we may set. Source: getrlimit(2), fs.nr_open."""
+    if os.geteuid() == 0:
+        return int(Path("/proc/sys/fs/nr_open").read_text(encoding="ascii"))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
