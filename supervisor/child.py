@@ -19,7 +19,6 @@ import importlib
 import io
 import os
 import resource
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -253,5 +252,4 @@ def _leave(code: int) -> NoReturn:
             stream.flush()
         except (OSError, ValueError):
             continue  # the reader is gone, or the worker closed it: nobody to tell
-    signal.alarm(0)
     os._exit(code)

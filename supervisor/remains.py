@@ -10,6 +10,7 @@ there is no master.
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ from supervisor.loop import now
 
 _UNKNOWN_STOP_TIMEOUT_S: Final = 30.0
 _DIES_WITHIN_S: Final = 5.0
+_INSTANCE: Final = re.compile("[0-9a-f]{16}")
 _LOOKS: Final = 10
 _PATIENCE_S: Final = 0.25
 
@@ -50,12 +52,19 @@ def instance(state_dir: Path) -> str:
     """
     path = state_dir / "instance"
     with suppress(FileNotFoundError):
-        return path.read_text(encoding="ascii").strip()
+        text = path.read_text(encoding="ascii", errors="replace").strip()
+        if _INSTANCE.fullmatch(text):
+            return text
+    # There was none, or the power went before the disk had it: a file that is
+    # renamed when it is whole and on the disk is whole after that too.
+    name = os.urandom(8).hex()
     fresh = path.with_suffix(".new")
-    fresh.write_text(os.urandom(8).hex() + "\n", encoding="ascii")
-    # Renamed when whole: a torn name would not be the same after the next start.
+    with fresh.open("w", encoding="ascii") as file:
+        file.write(name + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     fresh.replace(path)
-    return path.read_text(encoding="ascii").strip()
+    return name
 
 
 def find(state_dir: Path, instance_name: str) -> tuple[Remnant, ...]:
