@@ -164,6 +164,7 @@ class Capture:
                 while channel.splitter.feed(data):
                     data = b""
             channel.splitter.end()
+            channel.speaker.finish()
             self._leftover.discard(fd)
             self._unregister(fd)
         self._log.flush()

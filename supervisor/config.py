@@ -68,6 +68,7 @@ class Job:
     log_file: Path | None = None
     log_max_bytes: int = 50 * 1024 * 1024
     log_backups: int = 5
+    log_rate: int | None = None
     options: Mapping[str, Secret] = field(default_factory=dict)
     # type = worker
     target: str | None = None

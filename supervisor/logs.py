@@ -30,6 +30,7 @@ from supervisor.lines import (
 )
 from supervisor.loop import Loop, now
 from supervisor.outlet import File, standard
+from supervisor.rate import QUIET_S, Throttle, first_lines
 from supervisor.ring import Ring
 from supervisor.sink import Hooks, Loss, Sink
 
@@ -37,6 +38,9 @@ MASTER: Final = "master"
 """The name of the master's own ring."""
 
 _AFTER_THE_TURN_S: Final = 0.001
+
+_STREAMS: Final = {"report": "logger"}
+"""What the user calls a stream, where that is not our name for it."""
 
 _STANDARD_ATTRIBUTES: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -51,13 +55,19 @@ class Speaker:
     """One source with the way that its words take: its renderer, its sink, its ring."""
 
     def __init__(
-        self, log: Log, source: Source, render: Callable[[Source], Renderer], sink: Sink
+        self,
+        log: Log,
+        source: Source,
+        render: Callable[[Source], Renderer],
+        sink: Sink,
+        throttle: Throttle | None = None,
     ) -> None:
         self.source = source
         self.sink = sink
         self._log = log
         self._render = render
         self._name = source.name
+        self._throttle = throttle
 
     @cached_property
     def _renderer(self) -> Renderer:
@@ -65,25 +75,83 @@ class Speaker:
         return self._render(self.source)
 
     def say(self, lines: bytes, *, partial: bool = False) -> None:
-        """Log captured lines, given without the last newline."""
+        """Log captured lines, given without the last newline, as far as the rate allows."""
+        admitted = lines if self._throttle is None else self._admitted(lines)
+        if admitted is None:
+            return
         self._log.catch_up()
         stamp = self._log.stamp()
-        rendered = self._renderer.captured(stamp, lines, partial=partial)
-        self.sink.put(rendered, lines.count(b"\n") + 1, self._name)
-        self._log.ring(self._name).add(f"{stamp} {self.source.stream} | ".encode(), lines)
+        rendered = self._renderer.captured(stamp, admitted, partial=partial)
+        self.sink.put(rendered, admitted.count(b"\n") + 1, self._name)
+        self._log.remember(self._name, f"{stamp} {self.source.stream} | ".encode(), admitted)
 
     def report(self, line: bytes) -> None:
         """Log a record that the process has sent as JSON."""
         self._log.catch_up()
-        self.record(read_record(line, self._log.stamp()))
+        record = read_record(line, self._log.stamp())
+        if LEVELS[record.level] < self._log.level:
+            return
+        if self._throttle is None or self._admitted(b"") is not None:
+            self.record(record)
 
     def record(self, record: Record, *, urgent: bool = False) -> None:
         """Log a structured record, unless its level is below the log's."""
         if LEVELS[record.level] < self._log.level:
             return
         self.sink.put(self._renderer.record(record), 1, self._name, urgent=urgent)
+        self._remember(record)
+
+    def finish(self) -> None:
+        """Say what there is to say before the process is forgotten."""
+        throttle = self._throttle
+        if throttle is not None and throttle.dropped and not self._tell_dropped():
+            self.sink.lose(throttle.dropped, self._name)
+
+    def _remember(self, record: Record) -> None:
         shown = f"{record.time} {record.level.upper()} {plain(record)}"
-        self._log.ring(self._name).add(b"", shown.encode())
+        self._log.remember(self._name, b"", shown.encode())
+
+    def _admitted(self, lines: bytes) -> bytes | None:
+        """Give those lines that the rate allows; what is said of the others is said later."""
+        throttle = self._throttle
+        assert throttle is not None, "asked only where there is a rate"
+        count = lines.count(b"\n") + 1
+        begins = not throttle.dropped
+        admitted = throttle.admit(count, now())
+        if begins and throttle.dropped:
+            self._log.remind(self._tell_when_over, throttle.tell_at())
+        return lines if admitted == count else first_lines(lines, admitted)
+
+    def _tell_when_over(self) -> None:
+        throttle = self._throttle
+        assert throttle is not None, "reminded only where there is a rate"
+        if not throttle.dropped:
+            return  # told with the end of the process
+        if throttle.tell_at() <= now() and self._tell_dropped():
+            self._log.flush()
+            return
+        self._log.remind(self._tell_when_over, max(throttle.tell_at(), now() + QUIET_S))
+
+    def _tell_dropped(self) -> bool:
+        """Say how many lines were above the rate; False when the log itself takes nothing.
+
+        In the master's name, as the process could say it of itself; where its lines are missed.
+        """
+        throttle, source = self._throttle, self.source
+        assert throttle is not None, "told only where there is a rate"
+        count = throttle.dropped
+        words = (
+            f"dropped {count} lines of {self._name} {_STREAMS.get(source.stream, source.stream)},"
+            f" above log_rate = {throttle.rate} a second"
+        )
+        record = Record(self._log.stamp(), "warning", __name__, words, {"dropped": count})
+        master = Source(MASTER, source.job, source.process, os.getpid())
+        line = self._render(master).record(record)
+        if not self.sink.put(line, 1, self._name, urgent=True):
+            return False
+        throttle.told(count)
+        self._remember(record)
+        return True
 
 
 class Log:
@@ -105,6 +173,7 @@ class Log:
         self._main = sink
         self._files: dict[Path, Sink] = {}
         self._routes: dict[str, Sink] = {}
+        self._rates: dict[str, int] = {}
         self._rings: dict[str, Ring] = {}
         self._about: dict[Source, Speaker] = {}
         self._waiting: list[Callable[[], None]] = []
@@ -149,9 +218,22 @@ class Log:
             self._files[path] = sink
         self._routes[job] = self._files[path]
 
+    def limit(self, job: str, rate: int | None) -> None:
+        """Let each stream of a job's processes log so many lines a second; None: all of them.
+
+        Holds for the speakers made from now on.
+        """
+        if rate is None:
+            self._rates.pop(job, None)
+        else:
+            self._rates[job] = rate
+
     def speaker(self, source: Source) -> Speaker:
         """Make the speaker of one source."""
-        return Speaker(self, source, self._render, self._routes.get(source.job, self._main))
+        rate = self._rates.get(source.job) if source.stream else None
+        throttle = Throttle(rate, now()) if rate is not None else None
+        sink = self._routes.get(source.job, self._main)
+        return Speaker(self, source, self._render, sink, throttle)
 
     def master(self, record: Record, source: Source | None = None) -> None:
         """Log a record of the master itself; `source` when it names a process of a job."""
@@ -192,9 +274,14 @@ class Log:
         ring = self._rings.get(name)
         return ring.last(count) if ring is not None else []
 
-    def ring(self, name: str) -> Ring:
-        """Give the ring of a process, a new one with its first line."""
-        return self._rings.setdefault(name, Ring())
+    def remember(self, name: str, prefix: bytes, lines: bytes) -> None:
+        """Keep lines of a process for who asks later, each behind the prefix."""
+        self._rings.setdefault(name, Ring()).add(prefix, lines)
+
+    def remind(self, remember: Callable[[], None], when: float) -> None:
+        """Call back at a moment of the loop's clock, where there is a loop."""
+        if self._loop is not None:
+            self._loop.at(remember, when, remember)
 
     def forget(self, name: str) -> None:
         """Drop the ring of a process that is not coming back."""

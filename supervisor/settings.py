@@ -238,7 +238,12 @@ _LOGS: Final = (
     _live("log_file", values.log_file, "-", "captured output; `-` is the supervisor's log"),
     _live("log_max_bytes", _size, "50MB", "rotate `log_file` at this size; 0 = never"),
     _live("log_backups", _number(0, 1000), "5", "rotated files to keep"),
-    _later("log_rate", _number(1, 10_000_000), None, "lines a second; what is above is dropped"),
+    Setting(
+        "log_rate",
+        _number(1, 10_000_000),
+        None,
+        "lines a second of each process and stream; what is above is dropped, counted and said",
+    ),
 )
 
 _STOP: Final = (

@@ -97,23 +97,29 @@ class Sink:
         self._loop = loop
         self.flush()
 
-    def put(self, data: bytes, lines: int, speaker: str, *, urgent: bool = False) -> None:
+    def put(self, data: bytes, lines: int, speaker: str, *, urgent: bool = False) -> bool:
         """Take whole lines. They are written by the next `flush`, or now when there are many.
 
         `urgent`: the master's own words, dropped last. `speaker`: whom to name if they are lost.
+        False: they were dropped.
         """
         if self._closed:
-            return
+            return False
         held = len(self._buffer)
         if held >= HARD_BYTES or (held >= SOFT_BYTES and not urgent and not self._keeps_up()):
-            self._dropped[speaker] += lines
-            self.lost += lines
-            return
+            self.lose(lines, speaker)
+            return False
         if not held:
             self._progress_at = self._clock()
         self._buffer += data
         if len(self._buffer) >= _BATCH_BYTES:
             self.flush()
+        return True
+
+    def lose(self, lines: int, speaker: str) -> None:
+        """Count lines as dropped; how many is said when the outlet works again."""
+        self._dropped[speaker] += lines
+        self.lost += lines
 
     def flush(self) -> None:
         """Write what the outlet takes now."""

@@ -186,6 +186,7 @@ class Supervisor:
                 level=config.log_level,
             )
             for job in config.jobs:
+                self.log.limit(job.name, job.log_rate)
                 if job.log_file is not None:
                     origin, section = job.origin("log_file"), f"{job.kind}:{job.name}"
                     self.log.route(job.name, job.log_file, job.log_max_bytes, job.log_backups)

@@ -34,7 +34,7 @@ LAYERS = (
     "ini settings",
     "rights envfile",
     "values",
-    "loop states board",
+    "loop states board rate",
     "signals errors secret kernel bytecode trust identity",
 )
 
