@@ -10,7 +10,6 @@ configuration 40): health checks ask every few seconds, and the interpreter alon
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import suppress
 from typing import Final
@@ -39,11 +38,12 @@ from supervisor.errors import (
     NotRunning,
     UsageError,
 )
+from supervisor.log_commands import events, logs
 from supervisor.queue_commands import publish, queue
 
 _LATER: Final = "quiet resume scale reload why top stacks cron init upgrade"
 
-_LATER_OPTIONS: Final = frozenset(("--watch", "-f", "--show"))
+_LATER_OPTIONS: Final = frozenset(("--watch", "--show"))
 
 _ORDER: Final = "check start status logs events restart stop signal publish queue dead version"
 """How `--help` lists the commands: as they are needed, not by the alphabet."""
@@ -74,7 +74,7 @@ def cli() -> None:
     """
 
 
-for command in (publish, queue, dead):
+for command in (logs, events, publish, queue, dead):
     cli.add_command(command)
 
 
@@ -256,55 +256,6 @@ def check(invocation: Invocation, as_json: bool) -> ExitCode:
         counts = (len(found.jobs), len(found.files), len(found.errors), len(found.warnings))
         click.echo(render.check_verdict(*counts))
     return ExitCode.CONFIG if found.errors else ExitCode.OK
-
-
-@cli.command(
-    short_help="Show the last lines that processes have printed.",
-    epilog=examples("supervisor logs billing:1", "supervisor logs master -n 200"),
-)
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option(
-    "-n",
-    "lines",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=50,
-    show_default=True,
-    help="How many lines.",
-)
-@as_json
-@conf
-@pass_invocation
-def logs(invocation: Invocation, names: tuple[str, ...], lines: int, as_json: bool) -> None:
-    """Show the last lines that processes have printed; `master` is a NAME too."""
-    with invocation.client() as client:
-        found = client.logs(names, lines)
-    if as_json:
-        print_json({"lines": found})
-    else:
-        from supervisor.lines import escape
-
-        print_lines(map(escape, found))
-
-
-@cli.command(
-    short_help="Show the last changes of state.",
-    epilog=examples("supervisor events", "supervisor events billing --json"),
-)
-@names_argument
-@as_json
-@conf
-@pass_invocation
-def events(invocation: Invocation, names: tuple[str, ...], as_json: bool) -> None:
-    """Show the last changes of state, oldest first; --json prints one object a line."""
-    with invocation.client() as client:
-        found = client.events(names)
-    if as_json:
-        print_lines(map(json.dumps, found))
-    else:
-        from supervisor import render
-
-        print_lines(map(render.event_line, found))
 
 
 @cli.command(epilog=examples("supervisor version"))

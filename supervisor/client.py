@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -145,12 +146,59 @@ class Client:
 
     def logs(self, names: tuple[str, ...], lines: int) -> list[str]:
         """Ask for the last lines of processes, or of the "master". Raises: NoSuchJob."""
-        answer = cast("protocol.LogLines", self.call("logs", names=list(names), n=lines))
-        return answer["lines"]
+        return self.logs_of(names, lines)["lines"]
 
-    def events(self, names: tuple[str, ...] = ()) -> list[protocol.Event]:
-        """Ask for the last transitions, oldest first. Raises: NoSuchJob."""
-        return cast("list[protocol.Event]", self.call("events", names=list(names)))
+    def logs_of(self, names: tuple[str, ...], lines: int) -> protocol.LogLines:
+        """Ask for the last lines of processes, with the name of each one's. Raises: NoSuchJob."""
+        return cast("protocol.LogLines", self.call("logs", names=list(names), n=lines))
+
+    def events(
+        self, names: tuple[str, ...] = (), number: int | None = None
+    ) -> list[protocol.Event]:
+        """Ask for the last transitions, oldest first; None: all of them. Raises: NoSuchJob."""
+        return cast("list[protocol.Event]", self.call("events", names=list(names), n=number))
+
+    def follow(
+        self, verb: str, names: tuple[str, ...], number: int
+    ) -> tuple[object, Iterator[list[protocol.Item]]]:
+        """Ask for what is there and for what follows; gives both.
+
+        The items come in lists, as they arrive, and end when the supervisor says so: the last one
+        says why (`end`).
+
+        Raises, at once: as `call`. While following: ConnectionLost when the master dies.
+        """
+        result = self.call(verb, follow=True, names=list(names), n=number)
+        self._socket.settimeout(None)
+        return result, self._items()
+
+    def fileno(self) -> int:
+        """Give the descriptor on which answers arrive."""
+        return self._socket.fileno()
+
+    def has_more(self) -> bool:
+        """Say whether a whole line has been read already, beside what was given."""
+        return b"\n" in self._buffer
+
+    def _items(self) -> Iterator[list[protocol.Item]]:
+        while True:
+            end = self._buffer.rfind(b"\n") + 1
+            if end:
+                lines = bytes(self._buffer[:end])
+                del self._buffer[:end]
+                items = [protocol.decode_item(line) for line in lines.splitlines()]
+                yield items
+                if "end" in items[-1]:
+                    return
+                continue
+            try:
+                piece = self._socket.recv(256 * 1024)
+            except ConnectionResetError:
+                piece = b""
+            if not piece:
+                words = f"the supervisor (pid {self.pid}) went away without a word"
+                raise ConnectionLost(words)
+            self._buffer += piece
 
     def wait_gone(self, limit_s: float | None = None) -> bool:
         """Wait until the master's process has ended; tell whether it has."""

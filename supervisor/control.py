@@ -6,7 +6,7 @@ attribute (CVE-2017-11610 was that). A client is of the supervisor's own user or
 hostile as it likes: it costs bounded memory and a bounded part of each turn of the loop.
 
     accept ─► read ≤ 64 KiB a turn ─► a whole line ─► verb(request, reply) ─► reply.send / .fail
-                │ 10 s to end a line     one a turn      at once or later        │
+                │ 10 s to end a line     one a turn      at once or later        │     / .follow
                 │ 60 s of silence                                                ▼
                 └────────── no next request is taken before the reply is written out
 
@@ -30,6 +30,7 @@ from typing import Final
 from supervisor import protocol
 from supervisor.errors import ExitCode, SupervisorError, configuration_fault
 from supervisor.loop import READ, WRITE, Loop, now
+from supervisor.stream import Stream
 
 CLIENTS: Final = 64
 ACCEPTS_A_TURN: Final = 16
@@ -39,8 +40,16 @@ SILENCE_S: Final = 60.0
 CROWDED_S: Final = 1.0
 """How long newcomers wait before the longest idle of too many clients has to go."""
 
+FOLLOWERS: Final = 32
+"""So many clients may follow at the same time: the others are for who has a question."""
+
+FAREWELL_S: Final = 0.25
+"""So long those who follow have for what they have not read when the master leaves."""
+
 UNREAD_BYTES: Final = 4 * protocol.REPLY_BYTES
 """How much all clients together may leave unread."""
+
+_ONE_QUESTION: Final = "who follows can ask nothing more; ask over another connection"
 
 _UCRED: Final = struct.Struct("iII")
 
@@ -83,16 +92,24 @@ class Reply:
         """Answer that it is not; `code` is the exit code of the command."""
         self._answer(protocol.refusal(code, message))
 
-    def _answer(self, message: object) -> None:
+    def follow(self, result: object) -> Stream | None:
+        """Answer, and give the stream of what follows; None when nothing can follow."""
         client, self._client = self._client, None
         if client is None or client.is_closed:
-            return
+            return None
+        return client.follow(self._encoded(protocol.ok(result)))
+
+    def _answer(self, message: object) -> None:
+        client, self._client = self._client, None
+        if client is not None and not client.is_closed:
+            client.answer(self._encoded(message))
+
+    def _encoded(self, message: object) -> bytes:
         try:
-            line = protocol.encode(message)
+            return protocol.encode(message)
         except (TypeError, ValueError):
             _log.exception("the answer to a request is not JSON, verb=%s", self._verb)
-            line = protocol.encode(protocol.refusal(ExitCode.FAILED, "internal error"))
-        client.answer(line)
+            return protocol.encode(protocol.refusal(ExitCode.FAILED, "internal error"))
 
 
 Verb = Callable[[protocol.Request, Reply], None]
@@ -128,7 +145,9 @@ class ControlServer:
         """Stop listening, drop every client, remove the socket file if it is ours. Idempotent."""
         if self._listener.fileno() < 0:
             return
+        deadline = now() + FAREWELL_S
         for client in tuple(self._clients):
+            client.finish(deadline)
             client.close()
         self.loop.cancel((self, "admit"))
         self.loop.unwatch(self._listener.fileno())
@@ -161,6 +180,10 @@ class ControlServer:
     def unread(self) -> int:
         """Give how many bytes of answers all clients have left unread."""
         return sum(client.unread for client in self._clients)
+
+    def may_follow(self) -> bool:
+        """Say whether one more client may follow."""
+        return sum(client.is_following for client in self._clients) < FOLLOWERS
 
     def forget(self, client: _Client) -> None:
         """Take note that a client is gone, and let the next one in."""
@@ -228,6 +251,7 @@ class _Client:
         self._socket = connection
         self._heard = bytearray()
         self._unsent = memoryview(b"")
+        self._stream: Stream | None = None
         self._awaits_answer = False
         self._has_finished = False
         self._closes_after = False
@@ -238,27 +262,64 @@ class _Client:
     @property
     def unread(self) -> int:
         """Give how many bytes of its answers wait for it."""
-        return len(self._unsent)
+        return len(self._unsent) + (len(self._stream) if self._stream is not None else 0)
+
+    @property
+    def is_following(self) -> bool:
+        """Tell whether its answer goes on."""
+        return self._stream is not None
 
     @property
     def is_busy(self) -> bool:
-        """Tell whether it is owed an answer, or has one to read."""
+        """Tell whether it is owed an answer, or has one to read, and reads it if it follows."""
+        if self._stream is not None:
+            return not self.unread or now() - self.last_heard < LINE_S
         return self._awaits_answer or self.unread > 0
 
-    def answer(self, line: bytes) -> None:
-        """Write an answer, as far as the client reads it."""
-        if len(line) > protocol.REPLY_BYTES or self._server.unread() + len(line) > UNREAD_BYTES:
+    def answer(self, line: bytes) -> bool:
+        """Write an answer, as far as the client reads it; False: it was too large."""
+        fits = len(line) <= protocol.REPLY_BYTES
+        fits = fits and self._server.unread() + len(line) <= UNREAD_BYTES
+        if not fits:
             words = "the answer is too large; ask for fewer names"
             line = protocol.encode(protocol.refusal(ExitCode.FAILED, words))
         self._awaits_answer = False
         self._unsent = memoryview(line)
         self._write()
         self._give_time()
+        return fits
+
+    def follow(self, line: bytes) -> Stream | None:
+        """Write an answer, and give the stream of what is to follow it; None: it is refused."""
+        if not self._server.may_follow():
+            words = f"{FOLLOWERS} clients follow already; end one of them, or ask without -f"
+            self.answer(protocol.encode(protocol.refusal(ExitCode.FAILED, words)))
+            return None
+        if not self.answer(line) or self.is_closed:
+            return None
+        stream = self._stream = Stream(self._pour)
+        self._give_time()
+        if self._heard:
+            self.refuse(_ONE_QUESTION)
+        return stream
+
+    def finish(self, deadline: float) -> None:
+        """Give one that follows until then to read the rest."""
+        while self._stream is not None and self.unread and not self.is_closed:
+            poll = select.poll()
+            poll.register(self._socket, select.POLLOUT)
+            if not poll.poll(max(0.0, deadline - now()) * 1000):
+                return
+            self._write()
 
     def refuse(self, words: str) -> None:
         """Tell the client off and let it go, once it has read that or its time is up."""
-        self._closes_after = True
         self._heard.clear()
+        if self._stream is not None:
+            self._stream.end(words, cut=True)
+            self._give_time()
+            return
+        self._closes_after = True
         self.answer(protocol.encode(protocol.refusal(ExitCode.USAGE, words)))
 
     def close(self) -> None:
@@ -271,6 +332,8 @@ class _Client:
         self._loop.unwatch(self._socket.fileno())
         self._socket.close()
         self._unsent = memoryview(b"")
+        if self._stream is not None:
+            self._stream.abandon()
         self._server.forget(self)
 
     def _turn(self, mask: int) -> None:
@@ -291,6 +354,9 @@ class _Client:
             self._hear_end()
             return
         self.last_heard = now()
+        if self._stream is not None:
+            self.refuse(_ONE_QUESTION)
+            return
         begins = not self._heard
         self._heard += piece
         if not self.is_busy:
@@ -303,10 +369,12 @@ class _Client:
         poll.register(self._socket, 0)
         self._has_finished = True
         # POLLHUP comes unasked: it has closed for good, not only for writing.
-        if poll.poll(0) or not (self.is_busy or b"\n" in self._heard):
+        if poll.poll(0) or not (self.is_busy or self.is_following or b"\n" in self._heard):
             self.close()
         else:
             self._watch()
+            if self.is_following:
+                self._give_time()
 
     def _take_request(self, *, begins: bool = True) -> None:
         """Carry out the first line, if it is whole; `begins`: what follows it is new."""
@@ -326,7 +394,7 @@ class _Client:
             self._give_time()
 
     def _take_next(self) -> None:
-        if not self.is_busy:
+        if not self.is_busy and not self.is_following:
             self._take_request()
         self._watch()
 
@@ -341,14 +409,34 @@ class _Client:
             return
         if sent:
             # Progress earns it more time; an empty slice lets go of the whole answer.
-            self._unsent = self._unsent[sent:] if sent < self.unread else memoryview(b"")
+            self._unsent = self._unsent[sent:] if sent < len(self._unsent) else memoryview(b"")
+            if self._stream is not None:
+                self.last_heard = now()
             self._give_time()
+        if self._stream is not None:
+            self._refill(self._stream)
+            return
         if not self.unread and self._closes_after:
             self.close()
         elif not self.unread and (self._heard or self._has_finished):
             # In a turn of its own: the others have theirs, and we may be in the middle of a verb.
             self._loop.at((self, "next"), now(), self._take_next)
         self._watch()
+
+    def _pour(self) -> None:
+        """Begin to write what follows, unless something is on its way already."""
+        if not self._unsent and not self.is_closed and self._stream is not None:
+            self._unsent = memoryview(self._stream.take())
+            self._write()
+
+    def _refill(self, stream: Stream) -> None:
+        """Take the next part of what follows; it is written in the next turn."""
+        if not self._unsent:
+            self._unsent = memoryview(stream.take())
+        if not self._unsent and stream.ended:
+            self.close()
+        else:
+            self._watch()
 
     def _watch(self) -> None:
         """Watch for what we can use: no input while a whole line's worth of it waits already."""
@@ -368,7 +456,9 @@ class _Client:
         """Set the time by which the client has to do its part; none while we owe it an answer."""
         if self.is_closed:
             return
-        if self._awaits_answer:
+        if self._stream is not None:
+            self._give_time_to_follow(self._stream)
+        elif self._awaits_answer:
             self._loop.cancel(self)
         elif self.unread:
             self._loop.at(self, now() + LINE_S, self.close)
@@ -377,6 +467,15 @@ class _Client:
             self._loop.at(self, now() + LINE_S, lambda: self.refuse(words))
         else:
             self._loop.at(self, now() + SILENCE_S, self.close)
+
+    def _give_time_to_follow(self, stream: Stream) -> None:
+        """Let it follow for as long as it likes; its last words it has to read, though."""
+        if stream.ended:
+            self._loop.at(self, now() + LINE_S, self.close)
+        elif self._has_finished:
+            self._loop.at(self, now() + SILENCE_S, self._hear_end)
+        else:
+            self._loop.cancel(self)
 
 
 def _listen(path: Path, mode: int) -> socket.socket:

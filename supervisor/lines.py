@@ -131,11 +131,7 @@ class TextRenderer:
     def captured(self, time: str, lines: bytes, *, partial: bool = False) -> bytes:
         """Render raw lines with control characters escaped."""
         head = f"{time} {self._captured} {'+' if partial else '|'} "
-        text = lines.decode("utf-8", "replace")
-        # `translate` with nothing but deletions is the fastest search for a set of bytes.
-        if not lines.isascii() or len(lines.translate(None, _ASCII_CONTROLS)) != len(lines):
-            text = "\n".join([escape(line) for line in text.split("\n")])
-        return (head + text.replace("\n", "\n" + head) + "\n").encode()
+        return (head + ("\n" + head).join(escape_lines(lines)) + "\n").encode()
 
     def record(self, record: Record) -> bytes:
         """Render a record; extras as key=value, an exception on indented lines below."""
@@ -160,6 +156,15 @@ def plain(record: Record) -> str:
 def escape(text: str) -> str:
     """Replace each control character by its escape, tabs excepted."""
     return _UNSAFE_IN_TEXT.sub(_escape_character, text)
+
+
+def escape_lines(lines: bytes) -> list[str]:
+    """Cut raw lines apart and escape each of them."""
+    texts = lines.decode("utf-8", "replace").split("\n")
+    # `translate` with nothing but deletions is the fastest search for a set of bytes.
+    if not lines.isascii() or len(lines.translate(None, _ASCII_CONTROLS)) != len(lines):
+        return [escape(text) for text in texts]
+    return texts
 
 
 def read_record(line: bytes, time: str) -> Record:

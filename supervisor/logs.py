@@ -167,6 +167,7 @@ class Log:
     ) -> None:
         self.level = LEVELS[level]
         self.on_room: Callable[[], None] = lambda: None
+        self.on_lines: Callable[[str, bytes, bytes], None] = lambda _name, _prefix, _lines: None
         self._render: Callable[[Source], Renderer] = TextRenderer if text else JsonRenderer
         self._wall_clock = wall_clock
         self._loop: Loop | None = None
@@ -277,6 +278,7 @@ class Log:
     def remember(self, name: str, prefix: bytes, lines: bytes) -> None:
         """Keep lines of a process for who asks later, each behind the prefix."""
         self._rings.setdefault(name, Ring()).add(prefix, lines)
+        self.on_lines(name, prefix, lines)
 
     def remind(self, remember: Callable[[], None], when: float) -> None:
         """Call back at a moment of the loop's clock, where there is a loop."""

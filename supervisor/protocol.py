@@ -2,7 +2,9 @@
 
 One JSON object a line, over a unix socket: `{"verb": "status", "names": []}` is answered by
 `{"ok": true, "result": …}` or `{"ok": false, "error": "…", "code": 4}`, where the code is the exit
-code of the command. Unknown keys are ignored on both sides, so that two versions can talk.
+code of the command. With `"follow": true` the reply to `logs` and `events` is followed by one more
+line for each new item, by `{"dropped": N}` where the reader was too slow, and in the end by
+`{"end": "why", "ok": true}`. Unknown keys are ignored on both sides, so that two versions can talk.
 
 Pure: no socket and no clock here. Used by `control` (the master's end), `client` (the other end),
 `supervisor`, which fills the shapes, and `render`, which shows them.
@@ -142,9 +144,23 @@ class Names(TypedDict):
 
 
 class LogLines(TypedDict):
-    """The last lines that processes wrote, oldest first."""
+    """The last lines that processes wrote, oldest first, and for each of them the process."""
 
     lines: list[str]
+    names: NotRequired[list[str]]
+
+
+class Item(TypedDict, total=False):
+    """One line of what follows: a line of output, how many were dropped, or the last word.
+
+    Or an event, with its own keys.
+    """
+
+    name: str
+    line: str
+    dropped: int
+    end: str
+    ok: bool
 
 
 class QueueStatus(TypedDict):
@@ -248,6 +264,14 @@ def decode_reply(line: bytes) -> object:
     )
 
 
+def decode_item(line: bytes) -> Item:
+    """Read one line of what follows an answer. Raises: ControlError."""
+    try:
+        return cast("Item", _object(line))
+    except UsageError as error:
+        raise ControlError(f"what the supervisor sends makes no sense: {error}") from None
+
+
 def names(request: Request) -> tuple[str, ...]:
     """Give the names and patterns of a request; none mean everything. Raises: UsageError."""
     value = request.get("names", [])
@@ -282,6 +306,27 @@ def count(request: Request, key: str, default: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
         raise UsageError(f"{key} must be a whole number, 0 or more")
     return value
+
+
+def flag(request: Request, key: str) -> bool:
+    """Give a yes or no of a request; no when it is left out. Raises: UsageError."""
+    value = request.get(key, False)
+    if not isinstance(value, bool):
+        raise UsageError(f"{key} must be true or false")
+    return value
+
+
+def fits(patterns: Iterable[str], name: str) -> bool:
+    """Say whether names and globs, as `select` takes them, mean this process or "master".
+
+    No pattern means all processes, and not the master.
+    """
+    job, _, _ = name.partition(":")
+    extra, jobs = ((name,), {}) if job == name else ((), {job: (name,)})
+    asked = list(patterns)
+    if not asked:
+        return bool(jobs)
+    return any(_fitting(pattern, jobs, extra) for pattern in asked)
 
 
 def select(

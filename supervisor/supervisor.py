@@ -39,6 +39,7 @@ from supervisor.capture import Capture
 from supervisor.config import Config, Job
 from supervisor.control import ControlServer
 from supervisor.errors import ConfigError, Problem, SupervisorError
+from supervisor.followers import Followers
 from supervisor.logs import Log
 from supervisor.loop import READ, Loop, now, on_the_second
 from supervisor.nursery import Nursery
@@ -114,6 +115,7 @@ class Supervisor:
         self._seats = Seats()
         self.seats = self._seats.by_name
         self.events: deque[protocol.Event] = deque(maxlen=EVENTS)
+        self.followers = Followers()
         self.started_at = now()
         self.stopping = False
         self._exit_code = 0
@@ -194,6 +196,7 @@ class Supervisor:
             words = f"{error.filename}: {error.strerror}; make its folder, or correct the path"
             raise ConfigError(Problem(*origin, section, "log_file", words)) from None
         self.log.attach(self.loop)
+        self.log.on_lines = self.followers.lines
         self.log.install()
         self._capture = Capture(self.loop, self.log)
 
@@ -326,16 +329,16 @@ class Supervisor:
             why = f"{why}, next start in {wait:.1f}s"
         fields = {"job": seat.job.name, "slot": seat.number, "child": pid}
         _log.log(level, "%s %s -> %s: %s", seat.name, before.name, after.name, why, extra=fields)
-        self.events.append(
-            {
-                "at": timestamp(),
-                "name": seat.name,
-                "from": before.name,
-                "to": after.name,
-                "why": why,
-                "pid": pid,
-            }
-        )
+        event: protocol.Event = {
+            "at": timestamp(),
+            "name": seat.name,
+            "from": before.name,
+            "to": after.name,
+            "why": why,
+            "pid": pid,
+        }
+        self.events.append(event)
+        self.followers.event(event)
 
     def _after_change(self, seat: Seat) -> None:
         if seat.status.state in (State.STOPPED, State.EXITED, State.FATAL) and not self.stopping:
@@ -522,6 +525,8 @@ class Supervisor:
             reply()
         for seat in self.seats.values():
             seatlock.remove(self.config.state_dir, seat.name)
+        self.log.catch_up()
+        self.followers.end("the supervisor has stopped")
         self._control.close()
         self._capture.close()
         self.log.close()

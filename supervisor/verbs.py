@@ -177,21 +177,34 @@ def _shutdown(supervisor: Supervisor, request: protocol.Request, reply: Reply) -
 
 
 def _events(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
-    chosen = set(protocol.select(protocol.names(request), supervisor.jobs))
-    reply.send([event for event in supervisor.events if event["name"] in chosen])
+    patterns = protocol.names(request)
+    chosen = set(protocol.select(patterns, supervisor.jobs))
+    number = protocol.count(request, "n", len(supervisor.events))
+    found = [event for event in supervisor.events if event["name"] in chosen]
+    found = found[-number:] if number else []
+    if not protocol.flag(request, "follow"):
+        reply.send(found)
+    elif (stream := reply.follow(found)) is not None:
+        supervisor.followers.follow_events(stream, patterns)
 
 
 def _logs(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
     extra = ("master",)
-    chosen = protocol.select(protocol.names(request), supervisor.jobs, extra=extra)
+    patterns = protocol.names(request)
+    chosen = protocol.select(patterns, supervisor.jobs, extra=extra)
     number = protocol.count(request, "n", 100)
-    dated = [pair for name in chosen for pair in _dated(supervisor.log.tail(name, number))]
+    dated = [pair for name in chosen for pair in _dated(name, supervisor.log.tail(name, number))]
     dated.sort(key=lambda pair: pair[0])
-    reply.send({"lines": [line for _, line in dated][-number:] if number else []})
+    last = dated[-number:] if number else []
+    found = {"lines": [line for _, _, line in last], "names": [name for _, name, _ in last]}
+    if not protocol.flag(request, "follow"):
+        reply.send(found)
+    elif (stream := reply.follow(found)) is not None:
+        supervisor.followers.follow_lines(stream, patterns)
 
 
-def _dated(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Put the time before each line, by which those of several processes are merged.
+def _dated(name: str, lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Put the time before each line, by which those of several processes are merged, and the name.
 
     An indented line belongs to the record above it: a traceback stays in one piece.
     """
@@ -199,4 +212,4 @@ def _dated(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     for line in lines:
         if not line.startswith(" "):
             moment = line.partition(" ")[0]
-        yield moment, line
+        yield moment, name, line

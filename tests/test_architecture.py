@@ -20,14 +20,14 @@ LAYERS = (
     "__main__",
     "entry",
     "cli",
-    "launch queue_commands dead_commands",
+    "launch log_commands queue_commands dead_commands",
     "workers_commands",
     "console supervisor",
     "verbs",
     "rolling client render nursery burial orders outside vigil",
-    "control capture probe preload seat remains",
+    "control capture probe preload seat remains followers",
     "prerequisites",
-    "logs process descendants slot",
+    "logs process descendants slot stream",
     "config child sink ring",
     "complaint",
     "location protocol seatlock outlet lines pidfile notify daemonize",
@@ -47,6 +47,7 @@ SEEN_BY_SOURCES = {"workers.base", "supervisor.errors"}
 LINES = 450
 # A clear long file beats two tangled short ones; each one here has its reason.
 LONGER = {
+    "supervisor/control.py": "all that a client may do to us, and what it gets for it",
     "supervisor/config.py": "all that a configuration is, on one page",
     "supervisor/settings.py": "one table of every key, with its meaning",
     "supervisor/states.py": "half of it is the drawing and the meaning of the table",

@@ -87,7 +87,6 @@ def test_help_lists_every_command(run: Run) -> None:
         ["init", "."],
         ["upgrade"],
         ["status", "--watch"],
-        ["logs", "orders", "-f"],
         ["check", "--show"],
     ],
 )
