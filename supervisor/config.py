@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from supervisor import ini, location, protocol, settings, values
+from supervisor import dependencies, ini, location, protocol, settings, values
+from supervisor.dependencies import Dependency
 from supervisor.errors import ConfigError, Problem
 from supervisor.identity import Group, User
 from supervisor.location import Location, locate
@@ -22,7 +23,17 @@ from supervisor.rights import Rights
 from supervisor.secret import Secret, is_secret_name
 from supervisor.values import Preload, Topic
 
-__all__ = ["Config", "Job", "Location", "Preload", "Secret", "Topic", "load", "locate"]
+__all__ = [
+    "Config",
+    "Dependency",
+    "Job",
+    "Location",
+    "Preload",
+    "Secret",
+    "Topic",
+    "load",
+    "locate",
+]
 
 Origin = tuple[str, int]
 """The file, as the user named it, and the line where a value stands."""
@@ -53,6 +64,7 @@ class Job:
     heartbeat_timeout: float = 60.0
     stop_timeout: float = 30.0
     stop_signal: int = 15
+    depends_on: tuple[Dependency, ...] = ()
     user: User | None = None
     group: Group | None = None
     umask: int | None = None
@@ -371,6 +383,7 @@ class _Loader:
             self._warnings.append(head.problem("no daemon jobs registered"))
         jobs = [job for each in sections if (job := self._job(each, inherited)) is not None]
         self._count_processes(jobs)
+        self._check_dependencies(jobs, sections)
         return tuple(jobs)
 
     def _job(self, section: ini.Section, inherited: dict[str, ini.Entry]) -> Job | None:
@@ -513,6 +526,27 @@ class _Loader:
                 file, line = job.origin("processes")
                 self._note(Problem(file, line, f"daemon:{job.name}", "processes", message))
                 return
+
+    def _check_dependencies(self, jobs: list[Job], sections: list[ini.Section]) -> None:
+        """Refuse what nobody could wait for; warn of what is not waited for."""
+        known = self._members("daemon")
+        by_name = {job.name: job for job in jobs}
+        needs = {job.name: job.depends_on for job in jobs}
+        restarts = {job.name: job.restart for job in jobs}
+
+        def problem(name: str, message: str) -> Problem:
+            origin = by_name[name].origin("depends_on")
+            return Problem(*origin, f"daemon:{name}", "depends_on", message)
+
+        for name, message in dependencies.faults(needs, known, restarts):
+            self._note(problem(name, message))
+        idle = known.keys() - {section.name.partition(":")[2].strip() for section in sections}
+        idle |= {job.name for job in jobs if not job.processes}
+        for name, few in needs.items():
+            for one in few:
+                if one.job in idle:
+                    words = f"{one.job} does not run here, and is not waited for"
+                    self._warnings.append(problem(name, words))
 
     def _note(self, problem: Problem) -> None:
         """Note a problem, once: an entry that many jobs inherit is read for each of them."""

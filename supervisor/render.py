@@ -346,8 +346,8 @@ def _detail(process: ProcessStatus) -> str:
 
 
 def _waits(process: ProcessStatus) -> bool:
-    """Tell whether a slot is kept empty until somebody else has left it."""
-    return process.get("why", "").startswith("waiting for pid")
+    """Tell whether a slot is kept empty until somebody else has left it, or has come."""
+    return process.get("why", "").startswith("waiting for ")
 
 
 def _failures(process: ProcessStatus) -> str:

@@ -56,6 +56,7 @@ class Seat:
     leftovers: set[int] = field(default_factory=set)
     predecessors: set[int] = field(default_factory=set)
     wanted: bool = True
+    waits_in_vain: bool = False  # held, and what it depends on does not come by itself
     flying_at_stop: int | None = None
     drained: int = 0
     abandoned: int = 0
@@ -91,6 +92,8 @@ class Seat:
         """
         if self.exit is not None or (self.predecessors and self.wanted):
             return False
+        if self.status.held and self.status.state is State.STOPPED:
+            return self.waits_in_vain
         return self.status.state not in (State.STARTING, State.STOPPING)
 
     @property

@@ -14,7 +14,7 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from supervisor import identity, rights, values
+from supervisor import dependencies, identity, rights, values
 from supervisor.secret import Given, Secret, plain
 
 T = TypeVar("T")
@@ -292,7 +292,16 @@ _COMMON: Final = (
         " always off for `program`",
     ),
     *_STOP,
-    _later("depends_on", _names, None, "`other:ready`, `:started` or `:completed`", LIVE),
+    _live(
+        "depends_on",
+        _many(dependencies.read),
+        None,
+        "`other` or `other:ready`, `other:started`, `other:completed` (its `restart` not always):"
+        " a start waits until all processes of the other are so, and blocks nobody else. It waits"
+        " on while the other is FATAL or stopped by hand, and for one that does not run here"
+        " (`enable`, `jobs`, no processes) not at all. A restart after a death or a recycle does"
+        " not wait. At the stop of everything the other is asked when this one is gone",
+    ),
     _later(
         "max_memory", _one(values.size_or("off")), "off", "recycle a process above this size", LIVE
     ),

@@ -21,6 +21,9 @@ what is; `goal` is what is wished; there is one deadline, and the state gives it
     STOPPING  the next step of the stop: the signal again, the stack dump, the kill
     FATAL     one more attempt (`fatal_retry`)
 
+A start that has to wait for another job is `held`: STOPPED, with the wish to be up, and without
+any deadline. Who holds it starts it again when the other is there.
+
 Two rules keep every loop of restarts bounded (found by measurement: without them a job that never
 gets READY was started 101 times without a pause): a hang and a missed READY are failures like a
 crash, and the backoff goes back to its first step only after a stable run, judged at the death.
@@ -77,6 +80,7 @@ class Kind(Enum):
     """What can happen to a process."""
 
     START = auto()  # somebody, or the start of the supervisor, wants it up
+    WAIT = auto()  # the same, but what it depends on is not there yet
     STOP = auto()  # somebody wants it down, drained
     RECYCLE = auto()  # drain it and start it again; no failure
     FAST = auto()  # a second stop: what is in flight gets one second
@@ -148,6 +152,7 @@ class Event:
     signal: int | None = None
     jitter: float = 0.5
     window_s: float | None = None  # STOP: at most so long for the drain, where less than the policy
+    why: str = ""  # WAIT, RECYCLE: the reason, in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +172,7 @@ class Status:
     doom: Cause | None = None  # STOPPING: why the supervisor itself ends it
     cause: Cause | None = None  # of the last death
     spent: bool = field(default=False)  # EXITED with an expected code: its work is done
+    held: bool = False  # wanted up, and waits for what it depends on; STOPPED, or STOPPING before
 
     @property
     def ready(self) -> bool:
@@ -208,6 +214,7 @@ def _spawn(policy: Policy, status: Status, event: Event) -> type_of_result:
         dumped=False,
         doom=None,
         spent=False,
+        held=False,
     )
     return started, (Action.SPAWN,)
 
@@ -215,6 +222,20 @@ def _spawn(policy: Policy, status: Status, event: Event) -> type_of_result:
 def _spawn_anew(policy: Policy, status: Status, event: Event) -> type_of_result:
     """Start by hand: what went wrong before is forgiven."""
     return _spawn(policy, replace(status, failures=(), backoff_step=0), event)
+
+
+def _hold(_policy: Policy, status: Status, event: Event) -> type_of_result:
+    """Wait for what it depends on, as long as that takes: no process, no deadline, no failure."""
+    held = replace(
+        status,
+        state=State.STOPPED,
+        goal=Goal.UP,
+        deadline=None,
+        why=event.why,
+        spent=False,
+        held=True,
+    )
+    return held, ()
 
 
 def _ready(_policy: Policy, status: Status, event: Event) -> type_of_result:
@@ -238,7 +259,7 @@ def _stopping(policy: Policy, status: Status, event: Event, doom: Cause) -> type
         state=State.STOPPING,
         stop_by=stop_by,
         deadline=_next_reminder(event.now, stop_by),
-        why="asked to stop" if doom is Cause.ASKED else "asked to start anew",
+        why="asked to stop" if doom is Cause.ASKED else event.why or "asked to start anew",
         dumped=False,
         doom=doom,
     )
@@ -293,12 +314,18 @@ def _wish_down(policy: Policy, status: Status, event: Event) -> type_of_result:
     doom = Cause.ASKED if status.doom is Cause.RECYCLED else status.doom
     sooner = min(status.stop_by, event.now + given)
     deadline = min(status.deadline or sooner, sooner)
-    return replace(status, goal=Goal.DOWN, doom=doom, stop_by=sooner, deadline=deadline), ()
+    down = replace(status, goal=Goal.DOWN, held=False, doom=doom)
+    return replace(down, stop_by=sooner, deadline=deadline), ()
 
 
 def _wish_up(_policy: Policy, status: Status, _event: Event) -> type_of_result:
     """Ask a process that is being stopped to come back when it is gone."""
-    return replace(status, goal=Goal.UP), ()
+    return replace(status, goal=Goal.UP, held=False), ()
+
+
+def _wish_up_later(_policy: Policy, status: Status, _event: Event) -> type_of_result:
+    """Ask a process that is being stopped to come back when what it depends on is there."""
+    return replace(status, goal=Goal.UP, held=True), ()
 
 
 def _hurry(_policy: Policy, status: Status, event: Event) -> type_of_result:
@@ -311,6 +338,7 @@ def _hurry(_policy: Policy, status: Status, event: Event) -> type_of_result:
         goal=Goal.DOWN,
         stop_by=stop_by,
         deadline=_next_reminder(event.now, stop_by),
+        held=False,
         why="asked to stop fast",
         doom=status.doom or Cause.ASKED,
     )
@@ -324,6 +352,7 @@ def _kill(_policy: Policy, status: Status, event: Event) -> type_of_result:
         goal=Goal.DOWN,
         stop_by=event.now,
         deadline=event.now + REPEAT_SIGNAL_S,
+        held=False,
         why="killed",
         doom=status.doom or Cause.ASKED,
     )
@@ -363,6 +392,8 @@ def _stopped(policy: Policy, status: Status, event: Event) -> type_of_result:
         if policy.restart is Restart.NEVER:
             return _fatal(policy, status, event, status.why, retry=False)
         return _try_again(policy, status, event, status.why, failure=True)
+    if status.held:
+        return _hold(policy, status, replace(event, why="waiting for what it depends on"))
     if status.goal is Goal.UP:
         return _spawn(policy, status, event)
     return _down(policy, status, event)
@@ -402,7 +433,7 @@ def _within(policy: Policy, failures: tuple[float, ...], now: float) -> tuple[fl
 
 def _wait(status: Status, event: Event, delay: float, why: str) -> type_of_result:
     waiting = replace(
-        status, state=State.BACKOFF, goal=Goal.UP, deadline=event.now + delay, why=why
+        status, state=State.BACKOFF, goal=Goal.UP, deadline=event.now + delay, why=why, held=False
     )
     return waiting, ()
 
@@ -412,7 +443,7 @@ def _fatal(
 ) -> type_of_result:
     again = policy.fatal_retry if retry else None
     at = None if again is None else event.now + again
-    return replace(status, state=State.FATAL, deadline=at, why=why), ()
+    return replace(status, state=State.FATAL, deadline=at, why=why, held=False), ()
 
 
 def _not_spawned(policy: Policy, status: Status, event: Event) -> type_of_result:
@@ -423,7 +454,8 @@ def _not_spawned(policy: Policy, status: Status, event: Event) -> type_of_result
 
 
 def _down(_policy: Policy, status: Status, _event: Event) -> type_of_result:
-    return replace(status, state=State.STOPPED, goal=Goal.DOWN, deadline=None, why="stopped"), ()
+    down = replace(status, state=State.STOPPED, goal=Goal.DOWN, held=False)
+    return replace(down, deadline=None, why="stopped"), ()
 
 
 def _ignore(_policy: Policy, status: Status, _event: Event) -> type_of_result:
@@ -444,6 +476,7 @@ def _table() -> Mapping[tuple[State, Kind], Cell]:
         (State.FATAL, Kind.DEADLINE): _spawn,
         (State.STOPPING, Kind.START): _wish_up,
         (State.STOPPING, Kind.RECYCLE): _wish_up,
+        (State.STOPPING, Kind.WAIT): _wish_up_later,
         (State.STOPPING, Kind.STOP): _wish_down,
         (State.STOPPING, Kind.DEADLINE): _stop_further,
         (State.STOPPING, Kind.EXIT): _stopped,
@@ -458,7 +491,7 @@ def _table() -> Mapping[tuple[State, Kind], Cell]:
     for state in (*resting, *waiting):
         cells[state, Kind.START] = _spawn_anew
         cells[state, Kind.RECYCLE] = _spawn_anew
-    for state in (*waiting, State.EXITED):
+        cells[state, Kind.WAIT] = _hold
         for kind in (Kind.STOP, Kind.FAST, Kind.KILL):
             cells[state, kind] = _down
     for state, kind in _meaningless():
@@ -472,10 +505,12 @@ def _meaningless() -> tuple[tuple[State, Kind], ...]:
     of_a_process = (Kind.READY, Kind.HUNG, Kind.EXIT, Kind.NOT_SPAWNED)
     return (
         *((state, kind) for state in no_process for kind in of_a_process),
-        *((State.STOPPED, kind) for kind in (Kind.STOP, Kind.FAST, Kind.KILL, Kind.DEADLINE)),
+        (State.STOPPED, Kind.DEADLINE),
         (State.EXITED, Kind.DEADLINE),
         (State.STARTING, Kind.START),
+        (State.STARTING, Kind.WAIT),
         (State.RUNNING, Kind.START),
+        (State.RUNNING, Kind.WAIT),
         (State.RUNNING, Kind.READY),
         (State.RUNNING, Kind.DEADLINE),
         (State.RUNNING, Kind.NOT_SPAWNED),

@@ -45,6 +45,7 @@ from supervisor.loop import READ, Loop, now, on_the_second
 from supervisor.nursery import Nursery
 from supervisor.outside import Outside
 from supervisor.pidfile import PidFile
+from supervisor.precedence import Precedence
 from supervisor.preload import PreloadError, freeze, modules, preload
 from supervisor.probe import probe, search_path
 from supervisor.process import Exit
@@ -130,6 +131,7 @@ class Supervisor:
         self._is_at_work = False
         self.rolling = Rolling(self)
         self._outside = Outside(config, self.loop, self._seats, ready_fd)
+        self.precedence = Precedence(self.loop, self._seats, self)
 
     def run(self, early: signals.Early) -> int:
         """Boot, go round the loop until everything has been stopped, and leave."""
@@ -171,7 +173,7 @@ class Supervisor:
         self._meet_remains()
         _log.info("starting %d daemon job(s), %d process(es)", len(config.jobs), len(self.seats))
         self._outside.watch()
-        for seat in self.seats.values():
+        for seat in self.precedence.in_order(self.seats.values()):
             if not seat.predecessors:
                 self.happen_to(seat, Kind.START)
         self._outside.changed()
@@ -233,6 +235,7 @@ class Supervisor:
         waited, seat.predecessors = bool(seat.predecessors), pids
         if waited and not pids and seat.wanted and not self.stopping:
             self.happen_to(seat, Kind.START)
+        self.precedence.changed()
         self.wake_waiting()
 
     # --- one event of one seat ---------------------------------------------------------------
@@ -243,8 +246,7 @@ class Supervisor:
         A seat that an earlier master's process still holds is started when that one is gone,
         unless it was stopped meanwhile. `window_s` caps the drain of a stop.
         """
-        for name in names:
-            seat = self.seats[name]
+        for seat in self.precedence.in_order(self.seats[name] for name in names):
             seat.wanted = kind is not Kind.STOP
             if not seat.predecessors:
                 given = None if window_s is None else min(seat.policy.stop_timeout, window_s)
@@ -279,6 +281,7 @@ class Supervisor:
     def _advance(self, seat: Seat, event: Event, how: Exit | None) -> None:
         """Advance a seat by one event, then do what the machine asks."""
         before = seat.status
+        event = self.precedence.gate(seat, event)
         seat.status, actions = step(seat.policy, before, event)
         after = seat.status
         if how is not None:
@@ -290,6 +293,10 @@ class Supervisor:
             if after.state is not State.STARTING:  # told when its pid is known
                 self._note_transition(seat, before.state, after.state)
             self._after_change(seat)
+        if after.held and after.why != before.why:
+            fields = {"job": seat.job.name, "slot": seat.number}
+            _log.info("%s: %s", seat.name, after.why, extra=fields)
+            self.wake_waiting()
 
     def _act(self, seat: Seat, before: State, action: Action) -> None:
         match action:
@@ -308,6 +315,7 @@ class Supervisor:
     def on_spawned(self, seat: Seat) -> None:
         """Note the start of a process, now that it has a pid."""
         self._note_transition(seat, seat.spawned_from, State.STARTING)
+        self.precedence.changed()
 
     def _set_alarms(self, seat: Seat) -> None:
         deadline = seat.status.deadline
@@ -346,11 +354,12 @@ class Supervisor:
         if seat.status.state is State.RUNNING:
             seat.fallen = ()
             self._watch_heartbeat(seat)
-        if seat.status.state is State.FATAL and seat.job.required:
+        if seat.status.state is State.FATAL and self.precedence.is_needed(seat):
             self._outside.fatal(seat)
         if seat.status.state is State.FATAL and seat.job.on_fatal == "exit" and not self.stopping:
             _log.error("%s is FATAL and on_fatal = exit: draining everything", seat.name)
             self.begin_stop(exit_code=1)
+        self.precedence.changed()
         self.wake_waiting()
         self._outside.changed()
 
@@ -426,12 +435,16 @@ class Supervisor:
         kind = Kind.FAST if self._stops_asked == 2 else Kind.KILL
         self._stop_by = min(self._stop_by, now() + (1.0 if kind is Kind.FAST else 0.0))
         _log.warning("asked to stop again: %s", "fast" if kind is Kind.FAST else "killing")
+        self.precedence.take_due(all_of_them=True)
         for seat in self.seats.values():
             self.happen_to(seat, kind)
         self._end_others_in_time()
 
     def begin_stop(self, *, window_s: float | None = None, exit_code: int | None = None) -> None:
-        """Ask every process to drain, all at once, within one shared deadline."""
+        """Ask every process to drain, all at once, within one shared deadline.
+
+        Only what others depend on is asked later, when they are gone.
+        """
         if exit_code is not None:
             self._exit_code = exit_code
         if self.stopping:
@@ -447,10 +460,16 @@ class Supervisor:
         _log.info("stopping: draining everything within %gs", window)
         for seat in self.seats.values():
             seat.forget_last_stop()
-            given = min(seat.policy.stop_timeout, window)
-            self.happen_to(seat, Kind.STOP, window_s=given)
+        self.precedence.begin_stop()
+        self.stop_next()
         self._end_others_in_time()
         self._end_orphans()
+
+    def stop_next(self, *, all_of_them: bool = False) -> None:
+        """Ask those to drain on whom nobody depends any more, within what is left of the time."""
+        for seat in self.precedence.take_due(all_of_them=all_of_them):
+            left = max(0.0, self._stop_by - now())
+            self.happen_to(seat, Kind.STOP, window_s=min(seat.policy.stop_timeout, left))
 
     def _stop_sooner(self, window_s: float | None) -> None:
         """Take a second wish with a shorter time than what is left of the first one's."""
@@ -459,11 +478,13 @@ class Supervisor:
         self._stop_by = now() + window_s
         _log.info("stopping: draining everything within %gs", window_s)
         for seat in self.seats.values():
-            self.happen_to(seat, Kind.STOP, window_s=window_s)
+            if not self.precedence.is_held_back(seat):
+                self.happen_to(seat, Kind.STOP, window_s=window_s)
         self._end_others_in_time()
 
     def _end_others_in_time(self) -> None:
-        """Let the deadline of the stop hold for what belongs to no seat of ours as well."""
+        """Let the deadline of the stop hold for what was not asked yet, and for remnants."""
+        self.loop.at("last stops", self._stop_by, partial(self.stop_next, all_of_them=True))
         self._vigil.end_by(self._stop_by)
         if self._orphans_told:
             self.loop.at("orphans", self._stop_by, self._kill_orphans)

@@ -83,11 +83,11 @@ def _restart(supervisor: Supervisor, request: protocol.Request, reply: Reply) ->
     chosen = protocol.select(asked, supervisor.jobs)
     if _is_leaving(supervisor, reply):
         return
-    seats = [supervisor.seats[name] for name in chosen]
+    seats = supervisor.precedence.in_order(supervisor.seats[name] for name in chosen)
     done: list[str] = []
 
     def turn(seat: Seat) -> bool:
-        if not asked and seat.at_rest:
+        if not asked and (seat.at_rest or seat.status.held):
             return False
         done.append(seat.name)
         return supervisor.rolling.restart(seat)

@@ -248,10 +248,6 @@ def test_three_faults_are_three_lines(text: str) -> None:
             WORKER + "command = a\n",
             "4: [daemon:w] command: not a key of type worker, but of program",
         ),
-        (
-            WORKER + "depends_on = a\n",
-            "4: [daemon:w] depends_on: not in this release; leave it out",
-        ),
         (WORKER + "processes = -1\n", '4: [daemon:w] processes: "-1" is not a whole number from 0'),
         (WORKER + "ready_timeout = 0\n", '4: [daemon:w] ready_timeout: "0" is too short'),
         (

@@ -211,6 +211,43 @@ def test_a_second_and_a_third_stop_shorten_the_first() -> None:
     assert actions == (Action.KILL,)
 
 
+def test_a_start_that_has_to_wait_is_stopped_with_a_wish() -> None:
+    dead, _ = happen(running(), Kind.EXIT, 60.0, code=78)
+    for before in (Status(), dead):
+        status, actions = happen(before, Kind.WAIT, 100.0, why="waiting for db to be ready")
+        assert (status.state, status.goal, status.held) == (State.STOPPED, Goal.UP, True)
+        assert (status.deadline, status.why, actions) == (None, "waiting for db to be ready", ())
+        status, actions = happen(status, Kind.START, 500.0)
+        assert (status.state, status.held, actions) == (State.STARTING, False, (Action.SPAWN,))
+        assert status.deadline == 530.0, "its time to get ready begins now"
+        assert status.failures == ()
+
+
+def test_a_stop_ends_the_waiting() -> None:
+    for kind in (Kind.STOP, Kind.FAST, Kind.KILL):
+        status, _ = happen(Status(), Kind.WAIT, 1.0, why="waiting")
+        status, actions = happen(status, kind, 2.0)
+        assert (status.state, status.goal, status.held) == (State.STOPPED, Goal.DOWN, False)
+        assert actions == ()
+
+
+def test_who_is_there_does_not_wait() -> None:
+    assert happen(running(), Kind.WAIT, 5.0) == (running(), ())
+
+
+def test_who_is_to_come_back_later_waits_when_it_is_gone() -> None:
+    status, _ = happen(running(), Kind.STOP, 10.0)
+    status, _ = happen(status, Kind.WAIT, 10.5, why="waiting")
+    status, actions = happen(status, Kind.EXIT, 11.0, code=0)
+    assert (status.state, status.goal, status.held, actions) == (State.STOPPED, Goal.UP, True, ())
+    assert status.cause is Cause.ASKED
+
+
+def test_a_recycle_tells_its_reason() -> None:
+    status, _ = happen(running(), Kind.RECYCLE, 10.0, why="too fat")
+    assert status.why == "too fat"
+
+
 def test_a_fork_that_fails_is_tried_again_and_is_no_failure_of_the_job() -> None:
     status, _ = happen(Status(), Kind.START, 0.0, replace(POLICY, backoff=0.0))
     status, _ = happen(status, Kind.NOT_SPAWNED, 0.0, replace(POLICY, backoff=0.0))
@@ -268,6 +305,9 @@ def test_invariants_hold_on_every_walk(
             assert status.deadline is None
         if kind is Kind.STOP:
             assert status.goal is Goal.DOWN
+        if status.held:
+            assert status.goal is Goal.UP
+            assert status.state in (State.STOPPED, State.STOPPING)
         assert len(status.failures) <= policy.max_failures or policy.fatal_retry is not None
 
 
