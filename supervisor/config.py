@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from supervisor import dependencies, ini, location, protocol, settings, values
+from supervisor.board import THREADS
 from supervisor.dependencies import Dependency
 from supervisor.errors import ConfigError, Problem
 from supervisor.identity import Group, User
@@ -181,6 +182,9 @@ _PAIRS: Final = (("backoff", "backoff_max"), ("retry_backoff", "retry_backoff_ma
 
 _MOST_PROCESSES: Final = 4096
 """All jobs together. Source: the capacity of the board."""
+
+_LEAST_QUEUE: Final = 100
+"""The least `queue_size` by default."""
 
 _JOB_TABLE: Final = "daemon:NAME"
 _NOT_BUILT: Final = "not in this release"
@@ -401,6 +405,7 @@ class _Loader:
             return None
         self._check_pairs(found, entries)
         if job_type in settings.CONSUMERS:
+            self._fit_threads(found, entries)
             self._check_handlers(section, found, entries)
         if any(row.needed and row.key not in entries for row in rows):
             return None
@@ -499,6 +504,18 @@ class _Loader:
             else:
                 message = f"{least} is more than {high} ({most}); set {high} too"
                 self._note(entries[low].problem(message))
+
+    def _fit_threads(self, found: dict[str, Any], entries: dict[str, ini.Entry]) -> None:
+        """Work out what depends on `batch`: how much is fetched, and how many threads can be."""
+        batch = found["batch"]
+        found.setdefault("queue_size", max(_LEAST_QUEUE, 2 * batch))
+        threads = max(1, THREADS // batch)
+        if threads < found["concurrency"]:
+            message = (
+                f"{threads} of {found['concurrency']} threads, each with {min(batch, THREADS)}"
+                f" messages: one process handles {THREADS} at a time; add processes for more"
+            )
+            self._warnings.append(entries["batch"].problem(message))
 
     def _check_handlers(
         self, section: ini.Section, found: dict[str, Any], entries: dict[str, ini.Entry]

@@ -36,10 +36,15 @@ _CALLS: Final = {
     "target": ("context",),
     "scheduled": ("context",),
     "handler": ("message", "context"),
+    "batch": ("messages", "context"),
 }
 """What a function is called with, by its place."""
 
-_METHODS: Final = {"scheduled": ("execute",), "handler": ("handle", "handle_batch")}
+_METHODS: Final = {
+    "scheduled": ("execute",),
+    "handler": ("handle", "handle_batch"),
+    "batch": ("handle_batch",),
+}
 """The methods of which a class needs one, by its place."""
 
 
@@ -120,15 +125,16 @@ def _distrusted(config: Config, waiting: Sequence[Reference]) -> Iterator[Proble
 def references(config: Config) -> Iterator[Reference]:
     """Give every `module:attr` of the jobs and the file of its variables, in the file's order."""
     for job in config.jobs:
+        messages = "batch" if job.batch > 1 else "handler"
         if job.env_file is not None:
             yield Reference(job, "env_file", str(job.env_file), "env_file")
         if job.target is not None:
             yield Reference(job, "target", job.target, "target")
         if job.handler is not None:
-            place = "scheduled" if job.type == "scheduled" else "handler"
+            place = "scheduled" if job.type == "scheduled" else messages
             yield Reference(job, "handler", job.handler, place)
         for topic, text in job.handlers.items():
-            yield Reference(job, f"handler.{topic}", text, "handler")
+            yield Reference(job, f"handler.{topic}", text, messages)
 
 
 def search_path(pythonpath: Sequence[Path]) -> list[str]:
@@ -361,8 +367,11 @@ def _unfit(found: object, reference: Reference) -> str:
         return f"{text} is of type {type(found).__name__}; a function or a class is expected"
     if not isinstance(found, type):
         # An object with the method of its place, a @task for one, is called by that.
-        own = (getattr(found, method, None) for method in _METHODS.get(place, ()))
-        return _miscalled(next(filter(callable, own), found), text, _CALLS[place])
+        mine = (getattr(found, method, None) for method in _METHODS.get(place, ()))
+        own = next(filter(callable, mine), None)
+        if place == "batch" and own is None and getattr(found, "__name__", "") != "handle_batch":
+            return f"{text} would get a list of messages, as batch is above 1: call it handle_batch"
+        return _miscalled(own or found, text, _CALLS[place])
     if missing := getattr(found, "__abstractmethods__", None):
         return f"{text} leaves out {', '.join(sorted(missing))}; define it"
     if place == "target":

@@ -442,7 +442,7 @@ _CONSUMER: Final = (
     _later("idempotency_key", _text, "id", "id, key or data.FIELD"),
     _later("idempotency_ttl", _positive, "1d", "how long a key is remembered"),
     Setting("lease", _positive, "30s", "how long a fetched message is ours; renewed"),
-    _later("batch", _number(1, 100_000), "1", "above 1: `handle_batch`"),
+    Setting("batch", _number(1, 100_000), "1", "messages in one call, above 1 of `handle_batch`"),
     Setting("io_timeout", _positive, "5s", "one call to a server"),
     Setting("progress_timeout", _positive, "5m", "a backlog and nothing done: not ready"),
     _later("latency_limit", _positive, None, "oldest age that an alert may fire at"),

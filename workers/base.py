@@ -1,4 +1,4 @@
-"""What handlers see: Message, Context, Worker, and the three words by which they settle a message.
+"""What handlers see: Message, Context, Worker, and the four words by which they settle a message.
 
 No I/O and no knowledge of any queue. Handlers, the runtime and the sources import it; it imports
 nothing of ours but the stop token.
@@ -46,6 +46,14 @@ class Retry(Exception):
         if after is not None and not 0 <= after <= LONGEST_DELAY_S:
             raise ValueError(f"Retry(after={after}): a delay is 0 s to {LONGEST_DELAY_S:g} s")
         self.after = after
+
+
+class Unavailable(Exception):
+    """The system behind is down: the message waits, without a failure, until it is back.
+
+    The words name the system (`Unavailable("payments")`). The process fetches nothing meanwhile;
+    one message probes each `retry_backoff_max`.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ import math
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -31,10 +31,12 @@ from typing import TYPE_CHECKING, Final
 from supervisor.board import UNKNOWN, Phase
 from supervisor.errors import ExitCode, configuration_fault
 from supervisor.slot import Fallen, Slot
-from workers import codec
+from workers.batches import Intake, threads_of, width_of
+from workers.calls import Caller
 from workers.gate import FREE, Gate, Leave
 from workers.handlers import TopicHandlers
-from workers.judge import Judge, Unhandled
+from workers.judge import Judge
+from workers.leases import Leases
 from workers.lifeline import FAST_S
 from workers.pool import Doorbell, Pool, Task
 from workers.retry import MAX_CRASHES
@@ -87,7 +89,7 @@ def _source_of(slot: Slot) -> Source:
 
 
 class Consumer:
-    """The loop of one process. Everything but `_call` runs in the main thread."""
+    """The loop of one process. Everything but the handlers runs in the main thread."""
 
     def __init__(self, child: Child, source: Source) -> None:
         job = child.slot.job
@@ -100,16 +102,19 @@ class Consumer:
         self._judge = Judge(job, child.slot.name, self._context.logger)
         self._topics = [topic.name for topic in job.topics]
         self._turns = Turns(job.topics, job.order_topics)
-        self._appetite = Appetite(job.concurrency, job.queue_size)
+        width, threads = width_of(job), threads_of(job, job.concurrency)
+        self._appetite = Appetite(threads * width, job.queue_size)
         self._doorbell = Doorbell()
-        self._pool = Pool(job.concurrency, self._call, self._page, self._doorbell)
-        self._settlement = Settlement(self._page, job.concurrency, self._forget)
-        self._held: dict[int, Task] = {}
+        call = Caller(self._handlers, self._context)
+        self._pool = Pool(threads, call, self._page, self._doorbell, width=width)
+        self._intake = Intake(self._pool, width)
+        self._leases = Leases(source, job.lease)
+        self._settlement = Settlement(self._page, threads * width, self._leases.forget)
         self._suspect: Task | None = None
+        self._told: BaseException | None = None
         self._fallen: deque[Fallen] = deque(child.slot.fallen)
         self._trouble = Trouble()
         self._next_fetch = 0.0
-        self._next_renewal = 0.0
         self._next_backlog = 0.0
         self._draining = False
         self._give_up_at: float | None = None
@@ -164,6 +169,7 @@ class Consumer:
             if self._draining and (code := self._ended(now)) is not None:
                 return code
             self._begin_suspect()
+            self._intake.feed()
             self._show(now)
             self._sleep()
 
@@ -178,8 +184,8 @@ class Consumer:
     def _due(self, now: float) -> Iterator[Callable[[], None]]:
         if self._fallen:
             yield self._release_fallen
-        if now >= self._next_renewal:
-            yield self._renew
+        if now >= self._leases.next_renewal:
+            yield self._leases.renew
         wanted = min(_FETCH, self.gate.leave(now).room)
         if self._is_time_to_settle(now, hungry=wanted > 0):
             yield self._settle
@@ -207,81 +213,70 @@ class Consumer:
 
     def _backpressure(self, _now: float) -> Leave:
         """Brake: enough is here; a full pool rings when it has room."""
-        return Leave(self._appetite.room(self._pool.outstanding), math.inf)
+        return Leave(self._appetite.room(self._intake.outstanding), math.inf)
 
     def _fetch(self, wanted: int) -> None:
         begun = time.monotonic()
         deliveries = self._source.fetch(self._turns.shares(wanted), wanted)
         full = len(deliveries) >= wanted
         self._next_fetch = 0.0 if full else time.monotonic() + self._source.patience()
-        until = begun + self._job.lease
-        deliveries = [delivery for delivery in deliveries if self._hold(delivery, until)]
+        deliveries = [delivery for delivery in deliveries if self._leases.hold(delivery, begun)]
         if any(delivery.suspect for delivery in deliveries):
             self._isolate(deliveries, begun)
             return
         for delivery in deliveries:
-            self._pool.submit(self._held[delivery.number])
+            self._intake.submit(self._leases[delivery.number])
         self._pool.low = self._appetite.ahead // 2
-
-    def _hold(self, delivery: Delivery, until: float) -> bool:
-        """Keep one delivery. False: it is our own, whose lease had run out while it is here."""
-        task = self._held.get(delivery.number)
-        if task is not None:
-            task.until = until
-            return False
-        self._held[delivery.number] = Task(delivery, until)
-        return True
 
     def _isolate(self, deliveries: Sequence[Delivery], now: float) -> None:
         """Keep one suspect, bury those that have killed enough, give all the rest back."""
         for delivery in deliveries:
             if delivery.crashes >= MAX_CRASHES:
-                sentence = self._judge.condemn(self._held[delivery.number])
+                sentence = self._judge.condemn(self._leases[delivery.number])
                 self._settlement.add(*sentence, now)
             elif delivery.suspect and self._suspect is None:
-                self._suspect = self._held[delivery.number]
+                self._suspect = self._leases[delivery.number]
                 self.gate.bar(_SUSPECT)
             else:
-                self._give_back(self._held[delivery.number], now)
+                self._give_back(self._leases[delivery.number], now)
         if self._suspect is not None:
-            for task in self._pool.take_back():
+            for task in self._intake.take_back():
                 self._give_back(task, now)
         self._next_fetch = 0.0
 
     def _begin_suspect(self) -> None:
-        if self._suspect is None or self._pool.outstanding or self._draining:
+        if self._suspect is None or self._intake.outstanding or self._draining:
             return
         task, self._suspect = self._suspect, None
-        self._pool.submit(task)
+        self._intake.submit(task)
 
     # --- handling
-
-    def _call(self, task: Task) -> None:
-        """Run the handler of one task. Runs in: a thread of the pool."""
-        delivery = task.delivery
-        message = codec.decode(
-            delivery.topic,
-            delivery.body,
-            fallback_id=str(delivery.number),
-            attempt=delivery.attempts + 1,
-        )
-        task.id = message.id
-        handler = self._handlers.of(delivery.topic)
-        if handler is None:
-            raise Unhandled
-        handler.call(message, self._context)
 
     def _collect(self, now: float) -> None:
         for task in self._pool.collect():
             if task.expired:
-                self._held.pop(task.delivery.number, None)
+                self._leases.forget((task.delivery,))
                 continue
             self._page.observe(task.seconds)
             self._appetite.observe(task.seconds)
+            if task.spoiled:
+                self._call_alone(task, now)
+                continue
             sentence = self._judge.judge(task, stopping=self._child.stop.stopping)
             self._settlement.add(*sentence, now)
-        if self._suspect is None and not self._pool.outstanding:
+        if self._suspect is None and not self._intake.outstanding:
             self.gate.lift(_SUSPECT)
+
+    def _call_alone(self, task: Task, now: float) -> None:
+        """Call a message again whose batch has failed: only what it does alone is its own."""
+        if self._child.stop.stopping:
+            self._give_back(task, now)
+            return
+        if task.error is not self._told:
+            self._told = task.error
+            self._judge.tell_batch(task)
+        task.begin_anew()
+        self._intake.submit(task)
 
     def _give_back(self, task: Task, now: float) -> None:
         self._settlement.give_back(task.delivery, now)
@@ -292,31 +287,10 @@ class Consumer:
         due = self._settlement.due_at()
         if due is None:
             return False
-        return hungry or self._draining or not self._pool.outstanding or now >= due
+        return hungry or self._draining or not self._intake.outstanding or now >= due
 
     def _settle(self) -> None:
         self._settlement.write(self._source)
-
-    def _forget(self, deliveries: Iterable[Delivery]) -> None:
-        for delivery in deliveries:
-            self._held.pop(delivery.number, None)
-
-    def _renew(self) -> None:
-        self._next_renewal = time.monotonic() + self._job.lease / 3
-        tasks = [task for task in self._held.values() if task.until]
-        if not tasks:
-            return
-        until = time.monotonic() + self._job.lease
-        lost = self._source.extend([task.delivery for task in tasks])
-        for task in tasks:
-            if task.delivery.number not in lost:
-                task.until = until
-                continue
-            task.until = 0.0
-            _log.warning(
-                "lease lost, another process has the message",
-                extra={"topic": task.delivery.topic, "number": task.delivery.number},
-            )
 
     def _release_fallen(self) -> None:
         while self._fallen:
@@ -355,7 +329,7 @@ class Consumer:
         self._draining = True
         self.gate.bar(_DRAIN)
         self._page.enter(Phase.DRAINING)
-        for task in self._pool.take_back():
+        for task in self._intake.take_back():
             self._give_back(task, now)
         if self._suspect is not None:
             self._give_back(self._suspect, now)
@@ -363,7 +337,7 @@ class Consumer:
 
     def _ended(self, now: float) -> int | None:
         """Give the exit code when the drain is over, or its time is."""
-        if not self._pool.outstanding and not len(self._settlement):
+        if not self._intake.outstanding and not len(self._settlement):
             return ExitCode.OK
         if self._child.stop.fast.is_set() and self._give_up_at is None:
             self._give_up_at = now + FAST_S - _GIVING_BACK_S
@@ -378,8 +352,8 @@ class Consumer:
         Its numbers stay on the board: the master counts by them what was abandoned.
         """
         settled = self._settlement.numbers()
-        for number, task in self._held.items():
-            if number not in settled:
+        for task in self._leases:
+            if task.delivery.number not in settled:
                 self._give_back(task, now)
         self._attempt(self._settle)
 
@@ -416,5 +390,5 @@ class Consumer:
                 wake_at = min(wake_at, due)
             leave = self.gate.leave(now)
             wake_at = min(wake_at, now if leave.room else leave.again_at)
-            wake_at = min(wake_at, self._next_renewal)
+            wake_at = min(wake_at, self._leases.next_renewal)
         self._poll.poll(max(0.0, wake_at - now) * 1000)

@@ -12,12 +12,12 @@ import inspect
 import logging
 import os
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from supervisor.config import Job
 from supervisor.errors import ExitCode
-from workers.base import Context
+from workers.base import Context, Message
 
 _log = logging.getLogger(__name__)
 
@@ -34,35 +34,54 @@ def load(target: str) -> object:
     return found
 
 
+BATCH: Final = "handle_batch"
+"""The method, or the name of a function, that gets a list of messages."""
+
+
 class Handler:
     """One handler of a process: the function to call, and what is to do before and after.
 
-    `verb` is the method that a class does its work with: `handle` for messages, `execute` for
-    runs. One object serves all threads of the process.
+    `verbs` are the methods that a class may do its work with, the first one that it has: `handle`
+    for messages, `handle_batch` for several at once, `execute` for runs. A function is called
+    `handle_batch` where it is to get several. One object serves all threads of the process.
     """
 
-    def __init__(self, target: str, verb: str) -> None:
-        self._use(load(target), target, verb)
+    def __init__(self, target: str, *verbs: str) -> None:
+        self._use(load(target), target, verbs)
 
     @classmethod
-    def of(cls, found: object, verb: str) -> Handler:
+    def of(cls, found: object, *verbs: str) -> Handler:
         """Make one of the function or class itself."""
         handler = cls.__new__(cls)
-        handler._use(found, getattr(found, "__qualname__", repr(found)), verb)
+        handler._use(found, getattr(found, "__qualname__", repr(found)), verbs)
         return handler
 
-    def _use(self, found: object, target: str, verb: str) -> None:
+    def _use(self, found: object, target: str, verbs: Sequence[str]) -> None:
         thing = found() if isinstance(found, type) else found
-        call = getattr(thing, verb, None)
-        self._lives = callable(call)
-        if not self._lives and not isinstance(found, type) and callable(found):
-            call = found
-        if not callable(call):
-            raise TypeError(f"{target} is neither a function nor a class with a method {verb}")
+        verb = next((name for name in verbs if callable(getattr(thing, name, None))), None)
+        self._lives = verb is not None
+        if verb is not None:
+            call = getattr(thing, verb)
+        elif not isinstance(found, type) and callable(found):
+            call, verb = found, _verb_of(found, target, verbs)
+        else:
+            raise TypeError(
+                f"{target} is neither a function nor a class with a method {' or '.join(verbs)}"
+            )
         refuse_coroutine(call, target)
         self._object = thing
         self.target = target
+        self.takes_many = verb == BATCH
         self.call: Callable[..., Any] = call
+
+    def one(self, message: Message, context: Context) -> None:
+        """Call it with one message, whatever it takes. Raises: what it raises, or returns."""
+        if not self.takes_many:
+            self.call(message, context)
+            return
+        [outcome] = outcomes(self.call([message], context), 1)
+        if outcome is not None:
+            raise outcome
 
     def open(self, context: Context) -> None:
         """Call `open`, with the context if it takes an argument, where there is one."""
@@ -73,12 +92,45 @@ class Handler:
         _call_optional(self._object if self._lives else None, "close", context)
 
 
+def _verb_of(found: Callable[..., object], target: str, verbs: Sequence[str]) -> str:
+    """Say how a plain function is called. Raises: TypeError when it does not say that itself."""
+    name = getattr(found, "__name__", "")
+    if BATCH in verbs and (name == BATCH or verbs[0] == BATCH):
+        if name != BATCH:
+            raise TypeError(
+                f"{target} is called with a list of messages, as batch is above 1: call it"
+                f" {BATCH}, or give a class with a method {BATCH}"
+            )
+        return BATCH
+    return verbs[0]
+
+
+def outcomes(result: object, count: int) -> Sequence[BaseException | None]:
+    """Read what `handle_batch` returned: an outcome for each message, None for a done one.
+
+    A list that holds exceptions speaks of the messages in their order, as if each had been raised
+    for that one alone; with anything else all are done, as the result of `handle` says nothing.
+    Raises: TypeError, ValueError when it cannot be so.
+    """
+    if inspect.isgenerator(result) or inspect.iscoroutine(result) or inspect.isasyncgen(result):
+        raise TypeError(f"{BATCH} returned a {type(result).__name__}: its body has not run")
+    if not isinstance(result, (list, tuple)):
+        return (None,) * count
+    errors = [one if isinstance(one, BaseException) else None for one in result]
+    if not any(errors):
+        return (None,) * count
+    if len(errors) != count:
+        raise ValueError(f"{BATCH} returned {len(errors)} outcomes for {count} messages")
+    return errors
+
+
 class TopicHandlers:
     """The handlers of a job by topic; one object for each, however many topics it serves."""
 
     def __init__(self, job: Job) -> None:
         targets = {target for target in (job.handler, *job.handlers.values()) if target}
-        self._all = {target: Handler(target, "handle") for target in sorted(targets)}
+        verbs = (BATCH,) if job.batch > 1 else ("handle", BATCH)
+        self._all = {target: Handler(target, *verbs) for target in sorted(targets)}
         self._default = self._all.get(job.handler or "")
         self._by_topic = {topic: self._all[target] for topic, target in job.handlers.items()}
         self._warned: set[str] = set()

@@ -46,6 +46,16 @@ class Judge:
         self._tell(task, task.error, decision)
         return decision, self._burial(task, decision)
 
+    def tell_batch(self, task: Task) -> None:
+        """Log that a batch has failed as a whole; `task` is one of it."""
+        assert task.error is not None, "a batch is spoiled by an exception"
+        self._log.warning(
+            "a batch failed, its messages are called one by one: %s",
+            _in_words(task.error),
+            extra={"topic": task.delivery.topic},
+            exc_info=_trace(task.error),
+        )
+
     def condemn(self, task: Task) -> Sentence:
         """Decide on a message that has killed too many processes; its handler is not called."""
         delivery = task.delivery

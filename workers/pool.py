@@ -7,16 +7,18 @@ The pool knows no source and decides nothing; the consume loop puts tasks in and
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from supervisor.board import Page
-from workers.base import Reject, Retry, Skip
+from workers.base import Reject, Retry, Skip, Unavailable
 from workers.handlers import end_fork
 from workers.sources.source import Delivery
 
@@ -50,10 +52,22 @@ class Task:
     """One delivery on its way through the pool; afterwards, what came of it.
 
     `until` (CLOCK_MONOTONIC seconds) is the end of its lease: a task that is not begun by then
-    belongs to somebody else, and comes back `expired`.
+    belongs to somebody else, and comes back `expired`. `seconds` is its part of the time that its
+    call took. A `single` task is never called together with others; a `spoiled` one was, and their
+    call failed as a whole, so that nothing is known of it.
     """
 
-    __slots__ = ("delivery", "error", "expired", "id", "seconds", "traceback", "until")
+    __slots__ = (
+        "delivery",
+        "error",
+        "expired",
+        "id",
+        "seconds",
+        "single",
+        "spoiled",
+        "traceback",
+        "until",
+    )
 
     def __init__(self, delivery: Delivery, until: float) -> None:
         self.delivery = delivery
@@ -63,89 +77,199 @@ class Task:
         self.traceback = ""
         self.seconds = 0.0
         self.expired = False
+        self.single = False
+        self.spoiled = False
+
+    def begin_anew(self) -> None:
+        """Get ready for another call of the same delivery, alone."""
+        self.delivery = replace(self.delivery, attempts=self.delivery.attempts + 1)
+        self.error, self.traceback = None, ""
+        self.single, self.spoiled = True, False
+
+
+Load = Sequence[Task]
+"""What one thread does in one call: one task, or the tasks of a batch."""
 
 
 class Pool:
-    """Threads that each run one task after the other. Used by the work loop's thread only."""
+    """Threads that each run one load after the other. Used by the work loop's thread only.
+
+    There are never more than `most` of them. Each has `width` cells on the board, one for each
+    task of a load.
+    """
 
     def __init__(
-        self, size: int, call: Callable[[Task], None], page: Page, doorbell: Doorbell
+        self,
+        size: int,
+        call: Callable[[Load], None],
+        page: Page,
+        doorbell: Doorbell,
+        *,
+        most: int = 0,
+        width: int = 1,
     ) -> None:
         self._call = call
         self._page = page
         self._doorbell = doorbell
-        self._size = size
+        self._width = width
         self._pid = os.getpid()
-        self._inbox: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self._results: deque[Task] = deque()
+        self._inbox: queue.SimpleQueue[Load | None] = queue.SimpleQueue()
+        self._results: deque[Load] = deque()
+        most = max(most, size)
+        self._running: list[Load] = [()] * most
+        self._begun = [0.0] * most
+        # What follows is changed by threads that come and go, under the lock.
+        self._lock = threading.Lock()
+        self._free = list(range(most - 1, -1, -1))
+        self._surplus = 0
+        self._closing = False
+        self.size = size
+        """The number of threads, not counting those that are to leave."""
+        self.calls = 0
+        """Loads put in whose result was not taken out."""
         self.outstanding = 0
-        """Tasks put in whose result was not taken out."""
+        """The tasks in them."""
         self.low = 0
-        """The loop is woken by a result when no more than so many tasks wait."""
+        """The loop is woken by a result when no more than so many loads wait."""
         self.eager = True
         """The loop is woken by every result."""
 
     def start(self) -> None:
         """Start the threads; in the child, never before the fork."""
-        for index in range(self._size):
-            name = f"handler-{index}"
-            threading.Thread(target=self._work, args=(index,), name=name, daemon=True).start()
+        for _ in range(self.size):
+            self._start_one()
 
-    def submit(self, task: Task) -> None:
-        """Give one task to the next free thread."""
-        self.outstanding += 1
-        self._inbox.put(task)
+    def resize(self, size: int) -> None:
+        """Have more threads at once, or fewer, as they come to the end of what they do."""
+        with self._lock:
+            more = size - self.size
+            self.size = size
+            if more < 0:
+                self._surplus -= more
+            stay = min(self._surplus, max(0, more))
+            self._surplus -= stay
+        for _ in range(more - stay):
+            self._start_one()
+        for _ in range(-more):
+            self._inbox.put(None)
+
+    def _start_one(self) -> None:
+        with self._lock:
+            index = self._free.pop()
+        name = f"handler-{index}"
+        threading.Thread(target=self._work, args=(index,), name=name, daemon=True).start()
+
+    def submit(self, load: Load) -> None:
+        """Give one load to the next free thread."""
+        self.calls += 1
+        self.outstanding += len(load)
+        self._inbox.put(load)
 
     def take_back(self) -> list[Task]:
         """Take out what no thread has begun."""
         taken: list[Task] = []
+        words = 0
         while True:
             try:
-                task = self._inbox.get_nowait()
+                load = self._inbox.get_nowait()
             except queue.Empty:
-                self.outstanding -= len(taken)
-                return taken
-            if task is not None:
-                taken.append(task)
+                break
+            if load is None:
+                words += 1
+                continue
+            self.calls -= 1
+            taken += load
+        for _ in range(words):
+            self._inbox.put(None)
+        self.outstanding -= len(taken)
+        return taken
 
     def collect(self) -> list[Task]:
         """Take what is finished."""
         results = self._results
-        done = [results.popleft() for _ in range(len(results))]
+        loads = [results.popleft() for _ in range(len(results))]
+        self.calls -= len(loads)
+        done = [task for load in loads for task in load]
         self.outstanding -= len(done)
         return done
 
     def busy(self) -> int:
-        """Give the number of tasks that are in the hands of threads, more or less."""
-        return max(0, self.outstanding - self._inbox.qsize() - len(self._results))
+        """Give the number of tasks that are in the hands of threads."""
+        return sum(map(len, self._running))
+
+    def begun_before(self, moment: float) -> list[Load]:
+        """Give the loads whose call began before that moment, and goes on."""
+        # A thread writes the time first and takes the load away last; read in the other order.
+        running = tuple(self._running)
+        return [load for load, at in zip(running, self._begun, strict=True) if load and at < moment]
+
+    def oldest(self) -> float:
+        """Give when the oldest call that goes on began; infinite without one."""
+        running = tuple(self._running)
+        begun = (at for load, at in zip(running, self._begun, strict=True) if load)
+        return min(begun, default=math.inf)
 
     def close(self) -> None:
         """Let the threads end when they have nothing more to do; does not wait."""
-        for _ in range(self._size):
+        self._closing = True
+        for _ in self._running:
             self._inbox.put(None)
 
     def _work(self, index: int) -> None:
         take, give = self._inbox.get, self._results.append
-        while (task := take()) is not None:
-            if task.until <= time.monotonic():
-                task.expired = True
-            else:
-                self._page.working_on(index, task.delivery.number)
-                self._run(task)
-                end_fork(self._pid, task.error)
-                self._page.working_on(index, 0)
-            give(task)
-            if self.eager or self._inbox.qsize() <= self.low or len(self._results) >= self._size:
+        while True:
+            load = take()
+            if load is None:
+                if self._may_leave(index):
+                    return
+                continue
+            self._do(index, load)
+            give(load)
+            if self.eager or self._inbox.qsize() <= self.low or len(self._results) >= self.size:
                 self._doorbell.ring()
 
-    def _run(self, task: Task) -> None:
-        begun = time.monotonic()
+    def _may_leave(self, index: int) -> bool:
+        """Leave if there is one too many; the word may be older than a later wish for more."""
+        with self._lock:
+            if not self._surplus and not self._closing:
+                return False
+            self._surplus = max(0, self._surplus - 1)
+            self._free.append(index)
+            return True
+
+    def _do(self, index: int, load: Load) -> None:
+        now = time.monotonic()
+        ours = load
+        for task in load:
+            if task.until <= now:
+                task.expired = True
+                ours = [other for other in ours if other is not task]
+        if not ours:
+            return
+        self._begun[index] = now
+        self._running[index] = ours
+        note, cell = self._page.working_on, index * self._width
+        for offset, task in enumerate(ours):
+            note(cell + offset, task.delivery.number)
+        self._run(ours, now)
+        end_fork(self._pid, ours[0].error)
+        for offset in range(len(ours)):
+            note(cell + offset, 0)
+        self._running[index] = ()
+
+    def _run(self, load: Load, begun: float) -> None:
+        error: BaseException | None = None
+        trace = ""
         try:
-            self._call(task)
-        except (Skip, Retry, Reject) as word:
-            task.error = word
-        except BaseException as error:
+            self._call(load)
+        except (Skip, Retry, Reject, Unavailable) as word:
+            error = word
+        except BaseException as caught:
             # SystemExit too: a handler that calls sys.exit has failed, and its process goes on.
-            task.error = error
-            task.traceback = traceback.format_exc()
-        task.seconds = time.monotonic() - begun
+            error, trace = caught, traceback.format_exc()
+        seconds = (time.monotonic() - begun) / len(load)
+        for task in load:
+            task.seconds = seconds
+            if error is not None:
+                task.error, task.traceback = error, trace
+                task.spoiled = len(load) > 1

@@ -70,8 +70,7 @@ def decide(
 
     An exception during a stop counts for nothing: it may be the stop's own work.
     """
-    # It came back without killing anybody, so it is no suspect any more.
-    called = replace(delivery, attempts=delivery.attempts + 1, suspect=False)
+    called = _called(delivery)
     if error is None:
         return Decision(Verdict.DONE, called)
     if isinstance(error, Skip):
@@ -88,3 +87,11 @@ def decide(
         return Decision(Verdict.DEAD, failed, failed=True)
     delay_s = policy.delay_s(failed.failures, chance)
     return Decision(Verdict.RETRIED, failed, delay_s, failed=True)
+
+
+def _called(one: Delivery) -> Delivery:
+    """Count a call. It came back without killing anybody, so it is no suspect any more."""
+    # Not dataclasses.replace, which takes five times as long, for every message.
+    return Delivery(
+        one.number, one.topic, one.body, one.attempts + 1, one.failures, one.crashes, suspect=False
+    )

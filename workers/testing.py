@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from workers import codec, retry
-from workers.base import Context, Message
-from workers.handlers import Handler
+from workers.base import Context
+from workers.handlers import BATCH, Handler
 from workers.retry import Verdict
 from workers.sources.source import Delivery
 from workers.stop import StopToken
@@ -38,7 +38,7 @@ class Outcome:
 
 
 def run(
-    handle: Callable[[Message, Context], object] | type,
+    handle: Callable[..., object] | type,
     data: object,
     *,
     options: Mapping[str, str] | None = None,
@@ -52,20 +52,20 @@ def run(
     """Call a handler, function or class, with one message; the data passes through JSON.
 
     `attempt` is the number of this call, from 1; with `retries` it decides what becomes of a
-    failure. A class is opened and closed around the call.
+    failure. A class is opened and closed around the call; `handle_batch` gets a list of one.
     """
     message_id = id or codec.new_id()
     raw = codec.encode(topic, data, message_id=message_id, key=key, headers=headers)
     built = codec.decode(topic, raw, fallback_id=message_id, attempt=attempt)
     stop = StopToken()
     context = Context("test:0", 0, dict(options or {}), logging.getLogger("test"), stop)
-    handler = Handler.of(handle, "handle")
+    handler = Handler.of(handle, "handle", BATCH)
     error: BaseException | None = None
     trace = ""
     try:
         handler.open(context)
         try:
-            handler.call(built, context)
+            handler.one(built, context)
         except Exception as caught:
             error, trace = caught, traceback.format_exc()
         finally:

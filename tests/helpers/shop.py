@@ -100,6 +100,31 @@ def _wait(orders: Mapping[str, Any], context: Context) -> None:
         raise OSError("the stop broke it")
 
 
+class Packer:
+    """Handles batches; in the journal each batch is one `batch` line with the ids of its members.
+
+    Data with `spoil` makes every batch fail that it is in, as often as it says; `word` settles it
+    alone, by what is returned.
+    """
+
+    def handle_batch(self, messages: list[Message], context: Context) -> object:
+        """Do what the data of each member says."""
+        write(context, "batch", "+".join(message.id for message in messages))
+        results: list[Exception | None] = []
+        for message in messages:
+            orders = message.data if isinstance(message.data, Mapping) else {}
+            _wait(orders, context)
+            if orders.get("die"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if message.attempt <= orders.get("spoil", 0):
+                raise ValueError(f"spoiled by {message.id}")
+            word = orders.get("word")
+            results.append({"skip": Skip("why"), "reject": Reject("why")}.get(word))
+        for message in messages:
+            write(context, "end", message.id)
+        return results
+
+
 class Shop:
     """The same as a class, with its open and close in the journal."""
 

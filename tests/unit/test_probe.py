@@ -120,6 +120,22 @@ def test_handler_class_needs_its_method() -> None:
     assert "shop:A is a class without execute" in problem(scheduled("shop:A"))
 
 
+def test_batches_need_a_handler_that_takes_a_list() -> None:
+    module(
+        "shop",
+        "class A:\n    def handle(self, message, context): ...\n"
+        "class B:\n    def handle_batch(self, messages, context): ...\n"
+        "def handle(message, context): ...\n"
+        "def handle_batch(messages, context): ...\n",
+    )
+    more = "batch = 5\n"
+    assert "shop:A is a class without handle_batch" in problem(queue("shop:A") + more)
+    found = problem(queue("shop:handle") + more)
+    assert "shop:handle would get a list of messages, as batch is above 1" in found
+    for name in ("B", "handle_batch"):
+        assert not probe(configuration(queue(f"shop:{name}") + more), PATIENT_S)
+
+
 def test_abstract_class_is_refused() -> None:
     module(
         "shop", "import abc\nclass A(abc.ABC):\n    @abc.abstractmethod\n    def handle(self): ..."

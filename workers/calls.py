@@ -1,0 +1,54 @@
+"""The call of a handler: from a load of the pool to messages, and from what comes back to outcomes.
+
+Runs in the threads of the pool; knows neither the queue nor what becomes of a message.
+"""
+
+from __future__ import annotations
+
+import traceback
+
+from workers import codec
+from workers.base import Context, Message, Reject, Retry, Skip, Unavailable
+from workers.handlers import Handler, TopicHandlers, outcomes
+from workers.judge import Unhandled
+from workers.pool import Load, Task
+
+
+class Caller:
+    """Calls the handlers of one process. One object for all threads."""
+
+    def __init__(self, handlers: TopicHandlers, context: Context) -> None:
+        self._handlers = handlers
+        self._context = context
+
+    def __call__(self, load: Load) -> None:
+        """Handle one message, or a batch of one topic. Raises: what the handler raises."""
+        handler = self._handlers.of(load[0].delivery.topic)
+        if handler is None:
+            for task in load:
+                task.error = Unhandled()
+        elif handler.takes_many:
+            self._call_many(handler, load)
+        else:
+            [task] = load
+            handler.call(_message_of(task), self._context)
+
+    def _call_many(self, handler: Handler, load: Load) -> None:
+        messages = [_message_of(task) for task in load]
+        found = outcomes(handler.call(messages, self._context), len(load))
+        for task, error in zip(load, found, strict=True):
+            task.error = error
+            if error is not None and not isinstance(error, (Skip, Retry, Reject, Unavailable)):
+                task.traceback = "".join(traceback.format_exception(error))
+
+
+def _message_of(task: Task) -> Message:
+    delivery = task.delivery
+    message = codec.decode(
+        delivery.topic,
+        delivery.body,
+        fallback_id=str(delivery.number),
+        attempt=delivery.attempts + 1,
+    )
+    task.id = message.id
+    return message

@@ -1,0 +1,63 @@
+"""What a process holds: its deliveries from the fetch until they are settled, and their leases."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+
+from workers.pool import Task
+from workers.sources.source import Delivery, Source
+
+_log = logging.getLogger(__name__)
+
+
+class Leases:
+    """The tasks of one process by the number of their delivery. Work loop's thread only."""
+
+    def __init__(self, source: Source, lease_s: float) -> None:
+        self._source = source
+        self._lease_s = lease_s
+        self._held: dict[int, Task] = {}
+        self.next_renewal = 0.0
+
+    def __getitem__(self, number: int) -> Task:
+        """Give the task of a delivery that is held. Raises: KeyError."""
+        return self._held[number]
+
+    def __iter__(self) -> Iterator[Task]:
+        """Go through all that is held."""
+        return iter(tuple(self._held.values()))
+
+    def hold(self, delivery: Delivery, fetched_at: float) -> bool:
+        """Keep one delivery. False: it is our own, whose lease had run out while it is here."""
+        until = fetched_at + self._lease_s
+        task = self._held.get(delivery.number)
+        if task is not None:
+            task.until = until
+            return False
+        self._held[delivery.number] = Task(delivery, until)
+        return True
+
+    def forget(self, deliveries: Iterable[Delivery]) -> None:
+        """Let go of what is settled, or was lost."""
+        for delivery in deliveries:
+            self._held.pop(delivery.number, None)
+
+    def renew(self) -> None:
+        """Renew all leases. Raises: SourceTrouble."""
+        self.next_renewal = time.monotonic() + self._lease_s / 3
+        tasks = [task for task in self._held.values() if task.until]
+        if not tasks:
+            return
+        until = time.monotonic() + self._lease_s
+        lost = self._source.extend([task.delivery for task in tasks])
+        for task in tasks:
+            if task.delivery.number not in lost:
+                task.until = until
+                continue
+            task.until = 0.0
+            _log.warning(
+                "lease lost, another process has the message",
+                extra={"topic": task.delivery.topic, "number": task.delivery.number},
+            )
