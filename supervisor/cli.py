@@ -38,14 +38,18 @@ from supervisor.errors import (
     NotRunning,
     UsageError,
 )
+from supervisor.hand_commands import quiet, resume, scale, signal
 from supervisor.log_commands import events, logs
 from supervisor.queue_commands import publish, queue
 
-_LATER: Final = "quiet resume scale reload why top stacks cron init upgrade"
+_LATER: Final = "reload why top stacks cron init upgrade"
 
 _LATER_OPTIONS: Final = frozenset(("--watch", "--show"))
 
-_ORDER: Final = "check start status logs events restart stop signal publish queue dead version"
+_ORDER: Final = (
+    "check start status logs events restart stop scale quiet resume signal"
+    " publish queue dead version"
+)
 """How `--help` lists the commands: as they are needed, not by the alphabet."""
 
 
@@ -74,7 +78,7 @@ def cli() -> None:
     """
 
 
-for command in (logs, events, publish, queue, dead):
+for command in (logs, events, scale, quiet, resume, signal, publish, queue, dead):
     cli.add_command(command)
 
 
@@ -178,24 +182,6 @@ def restart(invocation: Invocation, names: tuple[str, ...]) -> None:
             print_done(client.status(tuple(done["names"])), "restarted")
     if note := done.get("note"):
         click.echo(note, err=True)
-
-
-@cli.command(
-    short_help="Send a signal to processes.",
-    epilog=examples("supervisor signal billing:1 USR1", "supervisor signal 'order*' HUP"),
-)
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.argument("word", metavar="SIG")
-@conf
-@pass_invocation
-def signal(invocation: Invocation, names: tuple[str, ...], word: str) -> None:
-    """Send a signal, like HUP or SIGHUP, to the processes themselves, not to what they began.
-
-    What comes of it is theirs: one that dies of it is restarted as after any death.
-    """
-    with invocation.client() as client:
-        for name in client.signal(names, word):
-            click.echo(f"{name}: sent {word}")
 
 
 @cli.command(

@@ -10,7 +10,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -128,6 +128,22 @@ class Client:
         Raises: NoSuchJob, ControlError.
         """
         return cast("protocol.Names", self.call("restart", limit_s=None, names=list(names)))
+
+    def scale(self, counts: Mapping[str, int]) -> list[protocol.JobStatus]:
+        """Give jobs so many processes, and wait until they have them; gives the jobs.
+
+        Raises: NoSuchJob, UsageError, ControlError.
+        """
+        answer = self.call("scale", limit_s=None, jobs=dict(counts))
+        return cast("protocol.Jobs", answer)["jobs"]
+
+    def quiet(self, names: tuple[str, ...]) -> protocol.Names:
+        """Have processes take nothing new; no name means all. Raises: NoSuchJob, ControlError."""
+        return cast("protocol.Names", self.call("quiet", names=list(names)))
+
+    def resume(self, names: tuple[str, ...]) -> protocol.Names:
+        """Undo `quiet`. Raises: NoSuchJob, ControlError."""
+        return cast("protocol.Names", self.call("resume", names=list(names)))
 
     def signal(self, names: tuple[str, ...], word: str) -> tuple[str, ...]:
         """Send a signal to processes; gives them. Raises: NoSuchJob, UsageError, ControlError."""

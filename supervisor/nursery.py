@@ -74,6 +74,7 @@ class Nursery:
         # Counted on from here, no process has the name of one under an earlier master, whose leases
         # it would take for its own.
         self._born_ns = time.time_ns()
+        self._births = 0
         self._numbers: dict[str, int] = {}
         self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
         # Each process costs the master five descriptors; children get the old limit back.
@@ -140,6 +141,7 @@ class Nursery:
         if job.notify:
             extra["NOTIFY_SOCKET"] = str(self._listen_for(seat))
         control_fd, report_fd = pipes.control[0], pipes.report[1]
+        self._births += 1
         launch = child.Launch(
             name=seat.name,
             title=seat.title,
@@ -163,7 +165,7 @@ class Nursery:
         slot = Slot(
             job=job,
             process=seat.number,
-            incarnation=self._born_ns + seat.incarnation,
+            incarnation=self._born_ns + self._births,
             supervisor=self._config.name,
             instance=self._instance,
             state_dir=self._config.state_dir,
@@ -171,6 +173,7 @@ class Nursery:
             control_fd=control_fd,
             report_fd=report_fd,
             fallen=seat.fallen,
+            quiet=seat.quiet,
         )
         seat.owner = slot.owner
         return launch, partial(child.work, slot)

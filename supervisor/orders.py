@@ -11,7 +11,7 @@ import signal
 
 from supervisor import descendants
 from supervisor.seat import Seat
-from supervisor.slot import FAST, STOP
+from supervisor.slot import FAST, QUIET, RESUME, STOP
 from supervisor.states import Goal
 
 _log = logging.getLogger("supervisor")
@@ -37,6 +37,18 @@ def hurry(seat: Seat) -> None:
     if seat.living is not None:
         seat.living.tell(FAST)
     stop(seat)
+
+
+def quiet(seat: Seat) -> None:
+    """Have the process take nothing new. One that is not there yet is born so."""
+    if seat.living is not None:
+        seat.living.tell(QUIET)
+
+
+def resume(seat: Seat) -> None:
+    """Undo `quiet`."""
+    if seat.living is not None:
+        seat.living.tell(RESUME)
 
 
 def dump_stacks(seat: Seat) -> None:

@@ -32,6 +32,7 @@ class Outside:
         self._ready_fd = ready_fd
         self._was_ready = False
         self._is_stopping = False
+        self._is_quiet = False
         self._notifier = Notifier.from_environment()
         self._show_title("starting")
 
@@ -50,6 +51,18 @@ class Outside:
         self._notifier.send("STOPPING=1", "STATUS=draining")
         self._show_title("draining")
 
+    def quiet(self, is_quiet: bool) -> None:
+        """Tell whether all of us takes nothing new."""
+        self._is_quiet = is_quiet
+        if not self._is_stopping:
+            self._show_title(self._state())
+            self.changed()
+
+    def _state(self) -> str:
+        if self._is_quiet:
+            return "quiet"
+        return "ready" if self._was_ready else "starting"
+
     def fatal(self, seat: Seat) -> None:
         """Tell the one who has started us that a required job will not come up."""
         words = f"{seat.name} is FATAL: {seat.status.why}"
@@ -60,7 +73,7 @@ class Outside:
             return
         if self._seats.ready(now()) and not self._was_ready:
             self._was_ready = True
-            self._show_title("ready")
+            self._show_title(self._state())
             _log.info("ready: every required job is")
             self._notifier.send("READY=1")
             self._tell_starter(daemonize.READY)
@@ -68,14 +81,15 @@ class Outside:
 
     def _summary(self) -> str:
         """Say in a few words how it goes, for `systemctl status`."""
-        seats = list(self._seats.by_name.values())
+        seats = [seat for seat in self._seats.by_name.values() if not seat.leaving]
         ready = sum(seat.ready(now()) for seat in seats)
         trouble = [
             f"{seat.name} {seat.status.state.name}"
             for seat in seats
             if seat.status.state in (State.BACKOFF, State.FATAL)
         ]
-        return "; ".join([f"{ready} of {len(seats)} ready", *trouble[:3]])
+        quiet = ["quiet"] if self._is_quiet else []
+        return "; ".join([f"{ready} of {len(seats)} ready", *quiet, *trouble[:3]])
 
     def _tell_starter(self, word: bytes) -> None:
         if self._ready_fd is None:

@@ -50,6 +50,11 @@ class Precedence:
         if self._held or self._to_stop:
             self._loop.at(self, now(), self._look)
 
+    def forget(self, seat: Seat) -> None:
+        """Take a seat that is no more out of all queues."""
+        self._held.pop(seat.name, None)
+        self._to_stop.pop(seat.name, None)
+
     def in_order(self, seats: Iterable[Seat]) -> list[Seat]:
         """Give these seats so that each stands behind those it depends on."""
         chosen = list(seats)

@@ -91,6 +91,17 @@ class ProcessStatus(TypedDict):
     max_failures: NotRequired[int]
     why: NotRequired[str]
     paused: NotRequired[list[str]]
+    quiet: NotRequired[bool]
+
+
+class JobStatus(TypedDict):
+    """One job as a whole: how many processes it is to have, by hand or else by its file."""
+
+    name: str
+    processes: int
+    file: int
+    quiet: bool
+    stopped: list[str]
 
 
 class MasterStatus(TypedDict):
@@ -111,6 +122,7 @@ class Status(TypedDict):
 
     master: MasterStatus
     processes: list[ProcessStatus]
+    jobs: NotRequired[list[JobStatus]]
 
 
 class StopReport(TypedDict):
@@ -141,6 +153,12 @@ class Names(TypedDict):
 
     names: list[str]
     note: NotRequired[str]
+
+
+class Jobs(TypedDict):
+    """What jobs are after something was done to them."""
+
+    jobs: list[JobStatus]
 
 
 class LogLines(TypedDict):

@@ -17,6 +17,7 @@ from supervisor.lines import escape
 from supervisor.protocol import (
     DeadLetter,
     Event,
+    JobStatus,
     LastExit,
     MasterStatus,
     ProcessStatus,
@@ -112,7 +113,7 @@ def status_screen(
     processes = sorted(status["processes"], key=lambda row: not is_bad(row))
     rows = [_row(process) for process in processes]
     if not rows:
-        return "\n".join([*lines, "no processes"])
+        return "\n".join([*lines, "no processes", *_by_hand(status)])
     marks = ["!" if is_bad(process) else " " for process in processes]
     columns = _fitting_columns(rows, width)
     table = grid(columns, [[row[name] for name in columns] for row in rows], numbers=_NUMBERS)
@@ -122,7 +123,7 @@ def status_screen(
             cut = cut[: width - 1] + "…"
         # Padded first and painted after: escape sequences have no width.
         lines.append(_paint_row(cut, process, colour))
-    return "\n".join(lines)
+    return "\n".join([*lines, *_by_hand(status)])
 
 
 def check_line(status: Status, *, partial: bool = False) -> str:
@@ -184,6 +185,22 @@ def done_line(process: ProcessStatus, word: str) -> str:
     """Say that something was done to a process, and what it is now."""
     pid = f", pid {process['pid']}" if process["pid"] is not None else ""
     return f"{process['name']} {word}: {process['state']}{pid}"
+
+
+def scaled_line(job: JobStatus) -> str:
+    """Say how many processes a job has by hand, as in `orders: 4 (file: 2)`."""
+    if job["processes"] == job["file"]:
+        return f"{job['name']}: {job['processes']}"
+    return f"{job['name']}: {job['processes']} (file: {job['file']})"
+
+
+def _by_hand(status: Status) -> list[str]:
+    """Say what was changed on the running system and outlasts a reload."""
+    jobs = status.get("jobs", [])
+    words = [scaled_line(job) for job in jobs if job["processes"] != job["file"]]
+    words += [f"{job['name']} quiet" for job in jobs if job["quiet"]]
+    words += [f"{name} stopped" for job in jobs for name in job["stopped"]]
+    return [f"by hand: {', '.join(words)}"] if words else []
 
 
 def queue_table(rows: Sequence[QueueStatus]) -> list[str]:
@@ -332,6 +349,8 @@ def _detail(process: ProcessStatus) -> str:
         parts.append(("no retry" if again is None else f"retry in {duration(again)}") + failures)
     elif is_bad(process):
         parts.append(process["why"] if _waits(process) else "not ready")
+    if process.get("quiet"):
+        parts.append("quiet")
     parts += [
         f"{word} {value}"
         for word, value in (

@@ -46,6 +46,7 @@ class Seat:
     number: int
     page: Page
     policy: Policy
+    page_number: int = -1
     status: Status = field(default_factory=Status)
     process: Process | None = None
     exit: Exit | None = None
@@ -57,6 +58,9 @@ class Seat:
     predecessors: set[int] = field(default_factory=set)
     wanted: bool = True
     waits_in_vain: bool = False  # held, and what it depends on does not come by itself
+    leaving: bool = False  # drains, and then the seat goes too
+    quiet: bool = False  # takes nothing new
+    resumed_at: float = 0.0  # from quiet
     flying_at_stop: int | None = None
     drained: int = 0
     abandoned: int = 0
@@ -110,7 +114,10 @@ class Seat:
         reading, ready_at = self.page.read(), self.status.ready_at
         if self.job.type not in _CONSUMERS or reading.backlog <= 0 or ready_at is None:
             return False
-        return now - max(reading.progress_ns / 1e9, ready_at) > self.job.progress_timeout
+        if self.quiet:
+            return False
+        began = max(reading.progress_ns / 1e9, ready_at, self.resumed_at)
+        return now - began > self.job.progress_timeout
 
     def overdue_at(self) -> float | None:
         """Give the time at which the process counts as hung, if it beats no more until then.
@@ -186,6 +193,7 @@ class Seat:
             "failures": len(status.failures),
             "max_failures": self.job.max_failures,
             "why": self.why(now),
+            "quiet": self.quiet,
             "paused": self.paused_topics(),
         }
 
@@ -226,11 +234,13 @@ class Seats:
 
     def ready(self, now: float) -> bool:
         """Say whether every process of every required job is ready."""
-        return all(seat.ready(now) for seat in self.by_name.values() if seat.job.required)
+        seats = (seat for seat in self.by_name.values() if not seat.leaving)
+        return all(seat.ready(now) for seat in seats if seat.job.required)
 
     def of(self, job: Job) -> list[Seat]:
         """Give the seats of one job."""
-        return [seat for seat in self.by_name.values() if seat.job is job]
+        # By name: while a reload rolls, its processes have different settings.
+        return [seat for seat in self.by_name.values() if seat.job.name == job.name]
 
     def living_pids(self) -> set[int]:
         """Give the pids that are a pidfd's to reap; every other child of ours is an orphan."""

@@ -24,6 +24,12 @@ FAST: Final = b"fast"
 FALLEN: Final = b"fallen"
 """`fallen JSON`: a sibling is dead; its leases are to be released now."""
 
+QUIET: Final = b"quiet"
+"""Take nothing new, finish what was begun, and stay alive."""
+
+RESUME: Final = b"resume"
+"""Take new work again."""
+
 READY: Final = b"ready"
 """The child can do its work. Sent once."""
 
@@ -67,6 +73,7 @@ class Slot:
     control_fd: int
     report_fd: int
     fallen: tuple[Fallen, ...] = ()
+    quiet: bool = False
 
     @property
     def name(self) -> str:

@@ -36,8 +36,9 @@ from supervisor import (
 from supervisor.board import Board
 from supervisor.burial import Burial
 from supervisor.capture import Capture
-from supervisor.config import Config, Job
+from supervisor.config import Config
 from supervisor.control import ControlServer
+from supervisor.crew import Crew
 from supervisor.errors import ConfigError, Problem, SupervisorError
 from supervisor.followers import Followers
 from supervisor.logs import Log
@@ -50,7 +51,7 @@ from supervisor.preload import PreloadError, freeze, modules, preload
 from supervisor.probe import probe, search_path
 from supervisor.process import Exit
 from supervisor.rolling import Rolling
-from supervisor.seat import Seat, Seats, policy_of, timestamp
+from supervisor.seat import Seat, Seats, timestamp
 from supervisor.states import Action, Cause, Event, Kind, State, step
 from supervisor.verbs import verbs
 from supervisor.vigil import Vigil
@@ -153,7 +154,7 @@ class Supervisor:
         # What a handler publishes goes by the same file; set once, for all children.
         os.environ["SUPERVISOR_CONF"] = str(config.path)
         self._instance = remains.instance(config.state_dir)
-        self._board = Board(descendants.board_name(self._instance))
+        self.crew = Crew(self, Board(descendants.board_name(self._instance)))
         self._open_log()
         self._hire()
         for problem in config.warnings:
@@ -167,10 +168,11 @@ class Supervisor:
         self._control = ControlServer(
             self.loop, socket_path, config.socket_mode, verbs(self), allowed
         )
+        self._vigil = Vigil(self.config.state_dir, self._instance, self.loop, self._on_remnants)
         for job in config.jobs:
-            for number in range(job.processes):
-                self._furnish(job, number)
-        self._meet_remains()
+            self.crew.hire(job)
+        # What an earlier master left comes to its end before its seat is filled again.
+        self._vigil.begin()
         _log.info("starting %d daemon job(s), %d process(es)", len(config.jobs), len(self.seats))
         self._outside.watch()
         for seat in self.precedence.in_order(self.seats.values()):
@@ -218,15 +220,9 @@ class Supervisor:
             raise ConfigError(Problem(file, line, "supervisor", "preload", str(error))) from None
         freeze()
 
-    def _furnish(self, job: Job, number: int) -> None:
-        _, page = self._board.allocate()
-        seat = Seat(job, number, page, policy_of(job))
-        self.seats[seat.name] = seat
-
-    def _meet_remains(self) -> None:
-        """Let what an earlier master left come to its end before its seat is filled again."""
-        self._vigil = Vigil(self.config.state_dir, self._instance, self.loop, self._on_remnants)
-        self._vigil.begin()
+    def remnants_of(self, slot: str) -> set[int]:
+        """Give who of an earlier master still sits in a slot."""
+        return self._vigil.holds(slot)
 
     def _on_remnants(self, slot: str, pids: set[int]) -> None:
         seat = self.seats.get(slot)
@@ -411,8 +407,10 @@ class Supervisor:
 
     def _on_signals(self) -> None:
         arrived = self._wakeup.take()
-        for number in arrived & {signal.SIGHUP, signal.SIGTSTP}:
-            _log.warning("%s is not in this release; nothing was changed", number.name)
+        if signal.SIGHUP in arrived:
+            _log.warning("SIGHUP is not in this release; nothing was changed")
+        if signal.SIGTSTP in arrived and not self.stopping:
+            self.quiet(self.seats.values(), everything=True)
         if signal.SIGUSR1 in arrived:
             self.log.reopen()
             _log.info("reopened the log files")
@@ -424,6 +422,18 @@ class Supervisor:
             self._burial.look()
             if self.stopping:
                 self._end_orphans()
+
+    def quiet(self, seats: Iterable[Seat], *, everything: bool) -> None:
+        """Have these processes take nothing new."""
+        self.crew.quiet(seats, everything=everything)
+        self._outside.quiet(self.crew.all_quiet)
+        _log.info("quiet: nothing new is taken" + ("" if everything else " by some"))
+
+    def resume(self, seats: Iterable[Seat], *, everything: bool) -> None:
+        """Undo `quiet`."""
+        self.crew.resume(seats, everything=everything)
+        self._outside.quiet(self.crew.all_quiet)
+        _log.info("resumed")
 
     def press_stop(self) -> None:
         """Stop everything: gracefully, at the second press fast, at the third by killing."""
@@ -567,7 +577,8 @@ class Supervisor:
         """Give the names of the processes of each job, in the order of the file."""
         found: dict[str, list[str]] = {job.name: [] for job in self.config.jobs}
         for seat in self.seats.values():
-            found[seat.job.name].append(seat.name)
+            # What has left the file is there until it has drained.
+            found.setdefault(seat.job.name, []).append(seat.name)
         return found
 
     def sits(self, seat: Seat) -> bool:

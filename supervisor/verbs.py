@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from supervisor import __version__, protocol, signals
-from supervisor.errors import ExitCode, UsageError
+from supervisor.crew import DEAF_TYPES, read_counts
+from supervisor.errors import ControlError, ExitCode, NoSuchJob, UsageError
 from supervisor.loop import now
 from supervisor.seat import Seat
 from supervisor.states import Goal, Kind
@@ -37,6 +39,9 @@ def verbs(supervisor: Supervisor) -> Mapping[str, Verb]:
         "stop": _stop,
         "restart": _restart,
         "signal": _signal,
+        "scale": _scale,
+        "quiet": _quiet,
+        "resume": _resume,
         "shutdown": _shutdown,
         "events": _events,
         "logs": _logs,
@@ -52,7 +57,18 @@ def _status(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> 
     chosen = protocol.select(protocol.names(request), supervisor.jobs)
     moment = now()
     rows = [supervisor.seats[name].row(moment) for name in chosen]
-    reply.send({"master": supervisor.master_row(), "processes": rows})
+    jobs = supervisor.crew.rows(_jobs_of(protocol.names(request), chosen, supervisor))
+    reply.send({"master": supervisor.master_row(), "processes": rows, "jobs": jobs})
+
+
+def _jobs_of(asked: Sequence[str], chosen: Sequence[str], supervisor: Supervisor) -> set[str]:
+    """Give the jobs of these processes, and those that have none and were meant."""
+    found = {supervisor.seats[name].job.name for name in chosen}
+    empty = {name: (name,) for name, seats in supervisor.jobs.items() if not seats}
+    for pattern in asked or ("*",):
+        with suppress(NoSuchJob):
+            found.update(protocol.select((pattern,), empty))
+    return found
 
 
 def _start(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
@@ -61,6 +77,7 @@ def _start(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> N
     if _is_leaving(supervisor, reply):
         return
     seats = [supervisor.seats[name] for name in chosen]
+    _refuse_leaving(seats)
     supervisor.happen(chosen, Kind.START)
 
     def answer() -> None:
@@ -84,10 +101,11 @@ def _restart(supervisor: Supervisor, request: protocol.Request, reply: Reply) ->
     if _is_leaving(supervisor, reply):
         return
     seats = supervisor.precedence.in_order(supervisor.seats[name] for name in chosen)
+    _refuse_leaving(seats if asked else ())
     done: list[str] = []
 
     def turn(seat: Seat) -> bool:
-        if not asked and (seat.at_rest or seat.status.held):
+        if seat.leaving or (not asked and (seat.at_rest or seat.status.held)):
             return False
         done.append(seat.name)
         return supervisor.rolling.restart(seat)
@@ -105,6 +123,11 @@ def _restart(supervisor: Supervisor, request: protocol.Request, reply: Reply) ->
     supervisor.rolling.roll(seats, turn, answer)
 
 
+def _refuse_leaving(seats: Iterable[Seat]) -> None:
+    if leaving := [seat.name for seat in seats if seat.leaving]:
+        raise ControlError(f"drains for good, and cannot be started: {', '.join(leaving)}")
+
+
 def _about_code(supervisor: Supervisor) -> str:
     if supervisor.config.preload.mode != "handlers":
         return ""
@@ -119,6 +142,53 @@ def _is_leaving(supervisor: Supervisor, reply: Reply) -> bool:
 
 def _complaint(seat: Seat) -> str:
     return f"{seat.name} is {seat.status.state.name}: {seat.why(now())}"
+
+
+def _scale(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
+    """Give jobs more or fewer processes, and answer when these are ready, or gone."""
+    if _is_leaving(supervisor, reply):
+        return
+    names = [job.name for job in supervisor.config.jobs]
+    counts = read_counts(request, names)
+    coming, going = supervisor.crew.scale(counts)
+
+    def answer() -> None:
+        failed = [seat for seat in coming if not seat.leaving and not seat.ready(now())]
+        if failed:
+            reply.fail(ExitCode.FAILED, "\n".join(map(_complaint, failed)))
+        else:
+            reply.send({"jobs": supervisor.crew.rows(counts)})
+
+    def is_over() -> bool:
+        come = all(seat.settled or seat.leaving for seat in coming)
+        return come and not any(seat.leaving and supervisor.sits(seat) for seat in going)
+
+    supervisor.when(is_over, answer)
+
+
+def _quiet(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
+    """Have processes take nothing new; a program cannot be told and stays as it is."""
+    seats, deaf = _for_lull(supervisor, request)
+    supervisor.quiet(seats, everything=not protocol.names(request))
+    note = f"not told, as they are programs: {', '.join(deaf)}" if deaf else ""
+    reply.send({"names": [seat.name for seat in seats], "note": note})
+
+
+def _resume(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
+    """Undo `quiet`."""
+    seats, _ = _for_lull(supervisor, request)
+    supervisor.resume(seats, everything=not protocol.names(request))
+    reply.send({"names": [seat.name for seat in seats]})
+
+
+def _for_lull(supervisor: Supervisor, request: protocol.Request) -> tuple[list[Seat], list[str]]:
+    asked = protocol.names(request)
+    chosen = [supervisor.seats[name] for name in protocol.select(asked, supervisor.jobs)]
+    seats = [seat for seat in chosen if seat.job.type not in DEAF_TYPES]
+    deaf = [seat.name for seat in chosen if seat.job.type in DEAF_TYPES]
+    if asked and deaf and not seats:
+        raise ControlError(f"a program cannot be told to be quiet: {', '.join(deaf)}; stop it")
+    return seats, deaf
 
 
 def _signal(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:

@@ -55,6 +55,10 @@ class Vigil:
         for slot in {remnant.slot for remnant in self._remnants.values()}:
             self._left(slot, self._pids(slot))
 
+    def holds(self, slot: str) -> set[int]:
+        """Give who of an earlier master is still in a slot."""
+        return self._pids(slot)
+
     def end_by(self, deadline: float) -> None:
         """Wait no longer than that: the whole supervisor stops."""
         self._deadline = deadline

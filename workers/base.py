@@ -132,6 +132,11 @@ class Context:
         """Tell whether the process was asked to stop: finish what is at hand, and return."""
         return self.stop.stopping
 
+    @property
+    def quiet(self) -> bool:
+        """Tell whether the operator wants nothing new to be begun; consumers see to it."""
+        return self.stop.quiet
+
     def wait(self, seconds: float) -> bool:
         """Sleep, but not through a stop. Gives True when the process has to stop.
 

@@ -62,6 +62,7 @@ _BACKLOG_SHARE: Final = 100
 """Counting the backlog may take one hundredth of the time."""
 
 _DRAIN: Final = "drain"
+_QUIET: Final = "quiet"
 _SUSPECT: Final = "suspect"
 """Bars of the gate; the second one from the fetch of a suspect until it has run."""
 
@@ -132,6 +133,7 @@ class Consumer:
             child.lifeline.fallen = self._on_fallen
             child.stop.on_stop(self._doorbell.ring)
             child.stop.on_hurry(self._doorbell.ring)
+            child.stop.on_lull(self._doorbell.ring)
             if not self._open_source():
                 return ExitCode.OK
             self._pool.start()
@@ -165,6 +167,8 @@ class Consumer:
             self._collect(now)
             if self._child.stop.stopping and not self._draining:
                 self._begin_drain(now)
+            if self._child.stop.quiet != self.gate.is_barred(_QUIET):
+                self._follow_lull(now)
             self._attempt_due(now)
             if self._draining and (code := self._ended(now)) is not None:
                 return code
@@ -329,6 +333,20 @@ class Consumer:
         self._draining = True
         self.gate.bar(_DRAIN)
         self._page.enter(Phase.DRAINING)
+        self._give_back_unbegun(now)
+
+    def _follow_lull(self, now: float) -> None:
+        """Take nothing new while the operator wishes so, or new work again."""
+        if self._child.stop.quiet:
+            self.gate.bar(_QUIET, _QUIET)
+            self._give_back_unbegun(now)
+        else:
+            self.gate.lift(_QUIET)
+            self._next_fetch = 0.0
+            # What waited meanwhile was not neglected.
+            self._page.progressed(time.monotonic_ns())
+
+    def _give_back_unbegun(self, now: float) -> None:
         for task in self._intake.take_back():
             self._give_back(task, now)
         if self._suspect is not None:

@@ -158,6 +158,8 @@ class Lifeline:
             if not self._stop.fast.is_set():
                 self._stop.hurry()
                 self.expire(FAST_S, ExitCode.FAILED)
+        elif word in (slot.QUIET, slot.RESUME):
+            self._stop.lull(quiet=word == slot.QUIET)
         elif word == slot.FALLEN:
             self._pass_on(rest)
         else:

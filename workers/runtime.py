@@ -62,8 +62,13 @@ class Child:
         """Tell the master, and `ps`, that the work can begin."""
         bytecode.look_beside_sources(self.slot.state_dir)
         self.slot.page.enter(Phase.WORKING)
-        self.title.show("ready", time.monotonic(), at_once=True)
+        self.show_lull()
         self.report.ready()
+
+    def show_lull(self) -> None:
+        """Show in `ps` whether new work is taken."""
+        state = "quiet" if self.stop.quiet else "ready"
+        self.title.show(state, time.monotonic(), at_once=True)
 
 
 def main(slot: Slot, work: Callable[[Child], int] | None = None) -> int:
@@ -86,6 +91,8 @@ def _begin(slot: Slot) -> Child:
     # Not chained: a dump is a look at a live process, and must not end it.
     faulthandler.register(signal.SIGUSR2, file=sys.stderr, all_threads=True, chain=False)
     stop = StopToken()
+    if slot.quiet:
+        stop.lull(quiet=True)
     lifeline = Lifeline(slot.control_fd, stop, slot.job.stop_timeout, slot.job.stop_signal)
     lifeline.listen()
     return Child(slot, stop, lifeline, report, Title(slot.job.kind, slot.name))
@@ -140,6 +147,7 @@ def run_worker(child: Child) -> int:
     """Run a `worker`: a function of the context, or a Worker from setup to close."""
     job = child.slot.job
     name = job.target or ""
+    child.stop.on_lull(child.show_lull)
     context = child.context(Pulse(child.slot.page))
     target = handlers.load(name)
     if isinstance(target, type) and issubclass(target, Worker):

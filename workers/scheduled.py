@@ -12,6 +12,7 @@ import random
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from supervisor.board import Phase
@@ -64,8 +65,10 @@ def _keep_rhythm(child: Child, handler: Handler, context: Context) -> None:
     # Neither the wait for a slot nor a run is watched: a run may take as long as it takes.
     page.park(FOR_EVER_NS)
     slot = rhythm.first(time.monotonic())
+    child.stop.on_lull(partial(_show, child))
     while not child.stop.wait(slot + random.uniform(0, job.jitter) - time.monotonic()):
-        _run_once(child, handler, context.at(_wall_time(slot)))
+        if not child.stop.quiet:
+            _run_once(child, handler, context.at(_wall_time(slot)))
         slot = rhythm.after(slot, time.monotonic())
 
 
@@ -92,9 +95,12 @@ def _run_once(child: Child, handler: Handler, context: Context) -> None:
     _show(child, busy=False)
 
 
-def _show(child: Child, *, busy: bool) -> None:
+def _show(child: Child, *, busy: bool | None = None) -> None:
     counts = child.slot.page.read()
-    state = "busy 1" if busy else "waiting"
+    if busy is None:
+        busy = counts.in_flight > 0
+    waiting = "quiet" if child.stop.quiet else "waiting"
+    state = "busy 1" if busy else waiting
     child.title.show(
         f"{state}, done {counts.done}, failed {counts.failed}", time.monotonic(), at_once=True
     )

@@ -23,6 +23,8 @@ class StopToken:
         self._hurried: list[Callable[[], None]] = []
         self.reason = ""
         self.fast = threading.Event()
+        self.quiet = False  # nothing new is to be taken; what was begun goes on
+        self._lulled: list[Callable[[], None]] = []
 
     def fileno(self) -> int:
         """Give the descriptor that is readable from the stop on; never to be read.
@@ -63,6 +65,16 @@ class StopToken:
         self.set("fast")
         for listener in tuple(self._hurried):
             listener()
+
+    def lull(self, *, quiet: bool) -> None:
+        """Have nothing new taken, or new work again."""
+        self.quiet = quiet
+        for listener in tuple(self._lulled):
+            listener()
+
+    def on_lull(self, listener: Callable[[], None]) -> None:
+        """Have a function called at each `lull`, in the thread that asks; it must not block."""
+        self._lulled.append(listener)
 
     def on_stop(self, listener: Callable[[], None]) -> None:
         """Have a function called once at the stop, in the thread that asks; now, if it is over.

@@ -223,6 +223,13 @@ class Supervisor:
         assert answer.get("ok"), answer
         return answer["result"]
 
+    def start_call(self, verb: str, **arguments: Any) -> None:
+        """Ask, and go away before the answer."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE_S)
+            connection.connect(str(self.run_dir / "test.sock"))
+            connection.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+
     def status(self) -> Line:
         """Give `status --json`, by the socket."""
         found: Line = self.call("status", names=[])

@@ -102,7 +102,7 @@ def test_status_has_the_shape_of_the_contract(supervise: Supervise) -> None:
     supervisor = supervise(WORKER + ORDERS + bad, MODULES)
     waiting = supervisor.wait_state("bad:0", "BACKOFF")
     found = supervisor.json("status")
-    assert set(found) == {"master", "processes"}
+    assert set(found) == {"master", "processes", "jobs"}
     assert set(found["master"]) >= MASTER_KEYS
     assert found["master"]["pid"] == supervisor.pid
     assert found["master"]["name"] == "test"
