@@ -105,6 +105,7 @@ class Job:
     retries: int = 3
     retry_backoff: float = 1.0
     retry_backoff_max: float = 30.0
+    handler_timeout: float | None = None
     dead_letter: str = "on"
     lease: float = 30.0
     io_timeout: float = 5.0

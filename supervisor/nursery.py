@@ -28,7 +28,7 @@ from supervisor.loop import READ, Loop, now
 from supervisor.notify import Listener
 from supervisor.process import Pipes, Prepared, Process, spawn
 from supervisor.seat import Seat, Seats
-from supervisor.slot import READY, Slot
+from supervisor.slot import OVERDUE, READY, Slot
 from supervisor.states import Kind, State
 
 BATCH: Final = 32
@@ -202,6 +202,8 @@ class Nursery:
     def _on_report(self, seat: Seat, line: bytes) -> None:
         if line == READY:
             self._parent.happen_to(seat, Kind.READY)
+        elif line == OVERDUE:
+            self._parent.happen_to(seat, Kind.OVERDUE)
 
 
 def _environment(job: Job, extra: Mapping[str, str]) -> dict[str, str]:

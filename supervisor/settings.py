@@ -435,7 +435,12 @@ _CONSUMER: Final = (
     Setting("retries", _number(0, 1_000_000), "3", "further calls after the first"),
     Setting("retry_backoff", _positive, "1s", "wait before the first retry; doubles"),
     Setting("retry_backoff_max", _positive, "30s", "the longest such wait"),
-    _later("handler_timeout", _positive, None, "then stacks, the rest drains, killed"),
+    Setting(
+        "handler_timeout",
+        _positive,
+        None,
+        "one call longer than that: stacks to the log, the rest drains, the process ends",
+    ),
     _later("rate_limit", _one(values.rate), None, "`100/s`, over all processes of the job"),
     Setting("dead_letter", _one(values.word_or("on", "off")), "on", "on, off or a name"),
     _later("idempotency", _secret, "none", "none or the URL of a store"),

@@ -33,6 +33,9 @@ RESUME: Final = b"resume"
 READY: Final = b"ready"
 """The child can do its work. Sent once."""
 
+OVERDUE: Final = b"overdue"
+"""A call of a handler has outlived `handler_timeout`: the child drains the rest and leaves."""
+
 LOG: Final = b"log"
 """`log JSON`: one structured log record of the child itself."""
 

@@ -87,6 +87,7 @@ class Kind(Enum):
     KILL = auto()  # a third stop: now
     READY = auto()  # the process says that it can work
     HUNG = auto()  # its work loop has not beaten for heartbeat_timeout
+    OVERDUE = auto()  # a handler of it has outlived handler_timeout: it drains the rest and leaves
     EXIT = auto()  # it and all that it began are gone
     NOT_SPAWNED = auto()  # fork failed
     DEADLINE = auto()  # the deadline of the status has passed
@@ -111,6 +112,7 @@ class Cause(Enum):
     NOT_READY = "not-ready"
     RECYCLED = "recycled"
     ASKED = "asked"
+    TIMEOUT = "timeout"
     CONFIGURATION = "configuration"
 
 
@@ -251,6 +253,11 @@ def _recycle(policy: Policy, status: Status, event: Event) -> type_of_result:
     return _stopping(policy, replace(status, goal=Goal.UP), event, Cause.RECYCLED)
 
 
+def _overdue(policy: Policy, status: Status, event: Event) -> type_of_result:
+    why = "a handler has taken longer than handler_timeout"
+    return _stopping(policy, status, replace(event, why=why), Cause.TIMEOUT)
+
+
 def _stopping(policy: Policy, status: Status, event: Event, doom: Cause) -> type_of_result:
     given = policy.stop_timeout if event.window_s is None else event.window_s
     stop_by = event.now + given
@@ -386,7 +393,7 @@ def _died(policy: Policy, status: Status, event: Event) -> type_of_result:
 def _stopped(policy: Policy, status: Status, event: Event) -> type_of_result:
     """Judge a death that the supervisor brought about, or at least wanted."""
     status = replace(status, cause=status.doom)
-    if status.doom in (Cause.HUNG, Cause.NOT_READY):
+    if status.doom in (Cause.HUNG, Cause.NOT_READY, Cause.TIMEOUT):
         if status.goal is Goal.DOWN:
             return _down(policy, status, event)
         if policy.restart is Restart.NEVER:
@@ -484,6 +491,7 @@ def _table() -> Mapping[tuple[State, Kind], Cell]:
     for state in working:
         cells[state, Kind.STOP] = _ask_to_stop
         cells[state, Kind.RECYCLE] = _recycle
+        cells[state, Kind.OVERDUE] = _overdue
         cells[state, Kind.EXIT] = _died
     for state in (*working, State.STOPPING):
         cells[state, Kind.FAST] = _hurry
@@ -502,7 +510,7 @@ def _table() -> Mapping[tuple[State, Kind], Cell]:
 def _meaningless() -> tuple[tuple[State, Kind], ...]:
     """Name the events that change nothing where they come; the table has no default row."""
     no_process = (State.STOPPED, State.EXITED, State.BACKOFF, State.FATAL)
-    of_a_process = (Kind.READY, Kind.HUNG, Kind.EXIT, Kind.NOT_SPAWNED)
+    of_a_process = (Kind.READY, Kind.HUNG, Kind.OVERDUE, Kind.EXIT, Kind.NOT_SPAWNED)
     return (
         *((state, kind) for state in no_process for kind in of_a_process),
         (State.STOPPED, Kind.DEADLINE),
@@ -516,6 +524,7 @@ def _meaningless() -> tuple[tuple[State, Kind], ...]:
         (State.RUNNING, Kind.NOT_SPAWNED),
         (State.STOPPING, Kind.READY),
         (State.STOPPING, Kind.HUNG),
+        (State.STOPPING, Kind.OVERDUE),
         (State.STOPPING, Kind.NOT_SPAWNED),
     )
 

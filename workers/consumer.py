@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 
 from supervisor.board import UNKNOWN, Phase
 from supervisor.errors import ExitCode, configuration_fault
-from supervisor.slot import Fallen, Slot
+from supervisor.slot import OVERDUE, Fallen, Slot
 from workers.batches import Intake, threads_of, width_of
 from workers.calls import Caller
 from workers.gate import FREE, Gate, Leave
@@ -38,6 +38,7 @@ from workers.handlers import TopicHandlers
 from workers.judge import Judge
 from workers.leases import Leases
 from workers.lifeline import FAST_S
+from workers.overdue import Overdue
 from workers.pool import Doorbell, Pool, Task
 from workers.retry import MAX_CRASHES
 from workers.settlement import Settlement
@@ -109,6 +110,7 @@ class Consumer:
         call = Caller(self._handlers, self._context)
         self._pool = Pool(threads, call, self._page, self._doorbell, width=width)
         self._intake = Intake(self._pool, width)
+        self._overdue = Overdue(self._pool, job.handler_timeout)
         self._leases = Leases(source, job.lease)
         self._settlement = Settlement(self._page, threads * width, self._leases.forget)
         self._suspect: Task | None = None
@@ -165,6 +167,7 @@ class Consumer:
             self._doorbell.answer()
             now = time.monotonic()
             self._collect(now)
+            self._watch_calls(now)
             if self._child.stop.stopping and not self._draining:
                 self._begin_drain(now)
             if self._child.stop.quiet != self.gate.is_barred(_QUIET):
@@ -285,6 +288,15 @@ class Consumer:
     def _give_back(self, task: Task, now: float) -> None:
         self._settlement.give_back(task.delivery, now)
 
+    def _watch_calls(self, now: float) -> None:
+        """Leave as soon as all else is done, when a call of a handler does not come to its end."""
+        if self._draining or not self._overdue.is_found(now):
+            return
+        child = self._child
+        child.report.line(OVERDUE)
+        child.stop.set("handler_timeout")
+        child.lifeline.expire(self._job.stop_timeout, ExitCode.FAILED)
+
     # --- settling
 
     def _is_time_to_settle(self, now: float, *, hungry: bool) -> bool:
@@ -355,8 +367,8 @@ class Consumer:
 
     def _ended(self, now: float) -> int | None:
         """Give the exit code when the drain is over, or its time is."""
-        if not self._intake.outstanding and not len(self._settlement):
-            return ExitCode.OK
+        if self._pool.calls <= self._overdue.stuck(now) and not len(self._settlement):
+            return ExitCode.FAILED if self._overdue.happened else ExitCode.OK
         if self._child.stop.fast.is_set() and self._give_up_at is None:
             self._give_up_at = now + FAST_S - _GIVING_BACK_S
         if self._give_up_at is None or now < self._give_up_at:
@@ -409,4 +421,6 @@ class Consumer:
             leave = self.gate.leave(now)
             wake_at = min(wake_at, now if leave.room else leave.again_at)
             wake_at = min(wake_at, self._leases.next_renewal)
+        if not self._draining:
+            wake_at = min(wake_at, self._overdue.look_at(now))
         self._poll.poll(max(0.0, wake_at - now) * 1000)

@@ -89,12 +89,21 @@ def handle(message: Message, context: Context) -> None:
     write(context, "end", message.id)
 
 
+def _never_end() -> None:
+    while True:
+        _NEVER.wait(1)
+
+
 def _wait(orders: Mapping[str, Any], context: Context) -> None:
     if "wait" in orders:
         _NEVER.wait(orders["wait"])
     if orders.get("gate"):
         while not Path(context.options["gate"]).exists():
             _NEVER.wait(0.005)
+    if orders.get("for_ever"):
+        _never_end()
+    if orders.get("until_overdue"):
+        context.stop.wait(60)
     if orders.get("until_stop"):
         context.stop.wait(60)
         raise OSError("the stop broke it")

@@ -77,6 +77,17 @@ def test_a_hung_process_counts_as_failed() -> None:
     assert (status.cause, len(status.failures)) == (Cause.HUNG, 1)
 
 
+def test_an_overdue_handler_lets_the_rest_drain_and_counts_as_a_failure() -> None:
+    status, actions = happen(running(), Kind.OVERDUE, 70.0)
+    assert actions == (Action.ASK_TO_STOP,)
+    assert (status.state, status.stop_by) == (State.STOPPING, 70.0 + POLICY.stop_timeout)
+    ended, _ = happen(status, Kind.EXIT, 70.3, code=1)
+    assert (ended.state, ended.cause, len(ended.failures)) == (State.BACKOFF, Cause.TIMEOUT, 1)
+    down, _ = happen(status, Kind.STOP, 70.1)
+    down, _ = happen(down, Kind.EXIT, 70.3, code=1)
+    assert (down.state, down.cause) == (State.STOPPED, Cause.TIMEOUT)
+
+
 def test_backoff_doubles_up_to_the_maximum() -> None:
     assert [backoff_delay(POLICY, n) for n in range(7)] == [1, 2, 4, 8, 16, 30, 30]
 
