@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
-from supervisor import descendants
+from supervisor import cgroups, descendants, memory
 from supervisor.capture import Capture
 from supervisor.loop import Loop, now
 from supervisor.process import Exit
@@ -40,12 +41,15 @@ class Burial:
         capture: Capture,
         seats: Seats,
         gone: Callable[[Seat, Exit], None],
+        tree: cgroups.Tree | None = None,
     ) -> None:
         self._instance = instance
         self._loop = loop
         self._capture = capture
         self._seats = seats
         self._report = gone
+        self._tree = tree
+        self._witness = memory.Witness.of_this_machine()
         self._looks: dict[int, int] = {}
         self._unclear: set[int] = set()
 
@@ -53,13 +57,25 @@ class Burial:
         """Reap a process whose pidfd has turned readable; False when it lives after all."""
         process = seat.process
         assert process is not None, "a pidfd is watched only while its process is there"
-        seat.exit = process.reap()
-        if seat.exit is None:
+        how = process.reap()
+        if how is None:
             return False
+        seat.exit = self._judged(seat, how, process.pid)
         self._loop.unwatch(process.pidfd)
         self._capture.finish(fd for fd, _ in process.streams())
         self.look()
         return True
+
+    def _judged(self, seat: Seat, how: Exit, pid: int) -> Exit:
+        """Tell a kill that nobody here has ordered from one of the kernel's for want of memory."""
+        if how.signal == signal.SIGKILL and not seat.killed:
+            return replace(how, out_of_memory=self._witness.has_seen(pid))
+        self._witness.look()
+        return how
+
+    def close(self) -> None:
+        """Let go of what tells of the kernel's kills."""
+        self._witness.close()
 
     def look(self) -> None:
         """Reap orphans that have died, and see whose burial can go on. SIGCHLD says when.
@@ -88,6 +104,8 @@ class Burial:
             asked = seat.status.state is State.STOPPING and not seat.killed
             _log.info("%s: ending %d process(es) that it has left", seat.name, len(left))
             descendants.signal_all(is_new, signal.SIGTERM if asked else signal.SIGKILL)
+            if not asked:
+                cgroups.kill(seat.cgroup)
 
     def _left_behind(self) -> tuple[dict[str, set[int]], bool]:
         """Find the orphans that live, by the name of the slot whose process has begun them.
@@ -98,7 +116,7 @@ class Burial:
         owners = {pid: other.name for pid, other in self._seats.by_pid.items()}
         while True:
             living = descendants.reap_orphans(self._seats.living_pids())
-            names = {pid: descendants.slot_of(pid, self._instance, owners) for pid in living}
+            names = {pid: self._slot_of(pid, owners) for pid in living}
             unclear = {
                 pid
                 for pid, name in names.items()
@@ -117,6 +135,14 @@ class Burial:
         for pid, name in names.items():
             left.setdefault(name or "", set()).add(pid)
         return left, not unclear
+
+    def _slot_of(self, pid: int, owners: dict[int, str]) -> str | None:
+        """Name the slot of an orphan: by its control group where there are any, else by its traces.
+
+        A group holds whatever a process has done to leave no trace.
+        """
+        slot = None if self._tree is None else self._tree.slot_of(pid)
+        return slot or descendants.slot_of(pid, self._instance, owners)
 
     def _look_again(self) -> None:
         unclear, self._unclear = self._unclear, set()

@@ -28,7 +28,7 @@ from typing import Final, NoReturn
 
 import setproctitle
 
-from supervisor import kernel, rights, seatlock, signals
+from supervisor import cgroups, kernel, rights, seatlock, signals
 from supervisor.errors import ExitCode, SupervisorError
 
 SYSTEMD_VARIABLES: Final = (
@@ -121,6 +121,7 @@ class Launch:
     nofile: tuple[int, int]
     rights: rights.Rights = AS_MASTER
     inherit_environment: bool = True
+    cgroup: Path | None = None
 
 
 def enter(launch: Launch, work: Callable[[], int]) -> NoReturn:
@@ -181,6 +182,8 @@ def _become(launch: Launch) -> None:
     signals.reset_in_child()
     os.setsid()
     _redirect(launch)
+    if launch.cgroup is not None:
+        cgroups.join(launch.cgroup)
     _die_with_parent(launch)
     _sit_down(launch)
     atexit._clear()

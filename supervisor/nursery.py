@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-from supervisor import child, envfile
+from supervisor import cgroups, child, envfile
 from supervisor.capture import Capture
 from supervisor.config import Config, Job
 from supervisor.errors import SpawnError
@@ -61,6 +61,7 @@ class Nursery:
         capture: Capture,
         seats: Seats,
         parent: Parent,
+        tree: cgroups.Tree | None = None,
     ) -> None:
         self._config = config
         self._instance = instance
@@ -68,6 +69,7 @@ class Nursery:
         self._capture = capture
         self._seats = seats
         self._parent = parent
+        self._tree = tree
         self._waiting: deque[Seat] = deque()
         self._listeners: dict[str, Listener] = {}
         self._outfit = child.make_outfit()
@@ -142,6 +144,7 @@ class Nursery:
             extra["NOTIFY_SOCKET"] = str(self._listen_for(seat))
         control_fd, report_fd = pipes.control[0], pipes.report[1]
         self._births += 1
+        seat.cgroup = None if self._tree is None else self._tree.make(job.name, seat.number)
         launch = child.Launch(
             name=seat.name,
             title=seat.title,
@@ -159,6 +162,7 @@ class Nursery:
             nofile=(job.limit_nofile, job.limit_nofile) if job.limit_nofile else self._nofile,
             rights=job.rights,
             inherit_environment=job.inherit_environment,
+            cgroup=seat.cgroup,
         )
         if is_program:
             return launch, partial(child.exec_program, job.command)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 
-from supervisor import descendants
+from supervisor import cgroups, descendants
 from supervisor.seat import Seat
 from supervisor.slot import FAST, QUIET, RESUME, STOP
 from supervisor.states import Goal
@@ -68,3 +68,5 @@ def kill(seat: Seat) -> None:
         seat.living.kill_group()
     else:
         descendants.signal_all(seat.leftovers, signal.SIGKILL)
+    # All that it has ever begun, where that is kept together.
+    cgroups.kill(seat.cgroup)

@@ -21,10 +21,11 @@ from supervisor.errors import SpawnError
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended: by an exit code, or by a signal."""
+    """How a process ended: by an exit code, or by a signal; maybe the kernel's, for its memory."""
 
     code: int | None
     signal: int | None
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from supervisor import kernel, protocol
@@ -65,6 +66,7 @@ class Seat:
     drained: int = 0
     abandoned: int = 0
     killed: bool = False
+    cgroup: Path | None = None
     deaths: deque[Death] = field(default_factory=lambda: deque(maxlen=DEATHS))
 
     @property

@@ -114,6 +114,7 @@ class Cause(Enum):
     ASKED = "asked"
     TIMEOUT = "timeout"
     CONFIGURATION = "configuration"
+    OUT_OF_MEMORY = "out-of-memory"
 
 
 class Restart(Enum):
@@ -155,6 +156,7 @@ class Event:
     jitter: float = 0.5
     window_s: float | None = None  # STOP: at most so long for the drain, where less than the policy
     why: str = ""  # WAIT, RECYCLE: the reason, in words
+    out_of_memory: bool = False  # EXIT: the kernel killed it, for want of memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +371,8 @@ def _kill(_policy: Policy, status: Status, event: Event) -> type_of_result:
 def _died(policy: Policy, status: Status, event: Event) -> type_of_result:
     """Judge a death that nobody asked for."""
     cause = Cause.SIGNALED if event.code is None else Cause.EXITED
+    if event.out_of_memory:
+        cause = Cause.OUT_OF_MEMORY
     if event.code == EX_CONFIG and EX_CONFIG not in policy.expected_exits:
         return _fatal(
             policy,
@@ -385,6 +389,8 @@ def _died(policy: Policy, status: Status, event: Event) -> type_of_result:
         )
         return done, ()
     why = f"exit {event.code}" if event.code is not None else "killed by a signal"
+    if event.out_of_memory:
+        why = "killed by the kernel for want of memory"
     if not expected and policy.restart is Restart.NEVER:
         return _fatal(policy, status, event, f"{why}, and restart = never", retry=False)
     return _try_again(policy, status, event, why, failure=not expected)
@@ -392,7 +398,7 @@ def _died(policy: Policy, status: Status, event: Event) -> type_of_result:
 
 def _stopped(policy: Policy, status: Status, event: Event) -> type_of_result:
     """Judge a death that the supervisor brought about, or at least wanted."""
-    status = replace(status, cause=status.doom)
+    status = replace(status, cause=Cause.OUT_OF_MEMORY if event.out_of_memory else status.doom)
     if status.doom in (Cause.HUNG, Cause.NOT_READY, Cause.TIMEOUT):
         if status.goal is Goal.DOWN:
             return _down(policy, status, event)

@@ -24,6 +24,7 @@ from typing import Final
 from supervisor import (
     __version__,
     bytecode,
+    cgroups,
     descendants,
     kernel,
     orders,
@@ -205,10 +206,13 @@ class Supervisor:
         self._capture = Capture(self.loop, self.log)
 
     def _hire(self) -> None:
+        self._tree = cgroups.delegated()
         self._nursery = Nursery(
-            self.config, self._instance, self.loop, self._capture, self._seats, self
+            self.config, self._instance, self.loop, self._capture, self._seats, self, self._tree
         )
-        self._burial = Burial(self._instance, self.loop, self._capture, self._seats, self._on_gone)
+        self._burial = Burial(
+            self._instance, self.loop, self._capture, self._seats, self._on_gone, self._tree
+        )
 
     def _preload(self) -> None:
         # Set here once, so that every child finds its handlers; the master imports none of them.
@@ -263,7 +267,8 @@ class Supervisor:
         ready at once), and each event sees the world that the one before it has left.
         """
         code, number = (how.code, how.signal) if how is not None else (None, None)
-        event = Event(kind, now(), code, number, _chance(), window_s)
+        lacked_memory = how is not None and how.out_of_memory
+        event = Event(kind, now(), code, number, _chance(), window_s, out_of_memory=lacked_memory)
         self._inbox.append((seat, event, how))
         if self._is_at_work:
             return
@@ -401,6 +406,7 @@ class Supervisor:
             _log.info("%s stopped gracefully", name, extra=fields)
             return
         error = f"exit {how.code}" if how.signal is None else f"signal {death.signal}"
+        error += ", by the kernel for want of memory" if how.out_of_memory else ""
         _log.warning("%s stopped with error: %s", name, error, extra=fields)
 
     # --- signals, and the stop of everything -------------------------------------------------
@@ -558,6 +564,9 @@ class Supervisor:
             seatlock.remove(self.config.state_dir, seat.name)
         self.log.catch_up()
         self.followers.end("the supervisor has stopped")
+        if self._tree is not None:
+            self._tree.remove()
+        self._burial.close()
         self._control.close()
         self._capture.close()
         self.log.close()

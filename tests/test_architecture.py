@@ -35,8 +35,8 @@ LAYERS = (
     "ini settings",
     "rights envfile dependencies",
     "values",
-    "loop states board rate",
-    "signals errors secret kernel bytecode trust identity",
+    "loop states board memory rate",
+    "signals errors secret kernel bytecode trust identity cgroups",
 )
 
 SEEN_BY_WORKERS = {

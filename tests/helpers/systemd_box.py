@@ -114,7 +114,8 @@ class Box:
         return self.read("/run/unit.log")
 
     def _members(self, group: str) -> Iterable[int]:
-        listed = self.run("cat", f"/sys/fs/cgroup/{group}/cgroup.procs", check=False)
+        place = ("find", f"/sys/fs/cgroup/{group}", "-name", "cgroup.procs")
+        listed = self.run(*place, "-exec", "cat", "{}", "+", check=False)
         return (int(line) for line in listed.stdout.split())
 
 

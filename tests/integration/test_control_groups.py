@@ -1,0 +1,71 @@
+"""Control groups in a unit of a real systemd, which has delegated its tree to us."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.helpers import systemd_box
+from tests.helpers.systemd_box import UNIT, Box
+
+GROUP = f"/sys/fs/cgroup/system.slice/{UNIT}"
+
+HIDING = """
+[supervisor]
+log_level = debug
+[daemon:hiding]
+type = program
+command = sh -c '(env -i setsid sleep 4242 &); exec sleep 100000'
+processes = 2
+backoff = 50ms
+[daemon:cgroup.procs]
+type = program
+command = sleep 200000
+"""
+
+
+@pytest.fixture
+def box() -> Iterator[Box]:
+    lack = systemd_box.missing()
+    if lack and os.environ.get("CI") == "true":
+        pytest.fail(lack)
+    if lack:
+        pytest.skip(lack)
+    with systemd_box.booted() as box:
+        yield box
+
+
+def members(box: Box, group: str) -> dict[int, str]:
+    """Give the processes of one group with their command lines."""
+    listed = box.run("cat", f"{GROUP}/{group}/cgroup.procs", check=False).stdout.split()
+    return {int(pid): box.read(f"/proc/{pid}/cmdline").replace("\0", " ").strip() for pid in listed}
+
+
+def grouped(box: Box, number: int) -> dict[int, str]:
+    """Wait until a process and what hides from it are in their group."""
+    wanted = ["sleep 100000", "sleep 4242"]
+    box.wait(
+        lambda: sorted(members(box, f"hiding/{number}").values()) == wanted, f"group {number} full"
+    )
+    return members(box, f"hiding/{number}")
+
+
+def test_what_hides_from_its_job_is_found_and_killed_with_it(box: Box) -> None:
+    box.write("/etc/workers.ini", HIDING)
+    box.systemctl("start", UNIT)
+    first, second = grouped(box, 0), grouped(box, 1)
+    assert list(members(box, "_cgroup.procs/0").values()) == ["sleep 200000"]
+    assert f"each process gets a control group below {GROUP}" in box.log()
+    assert list(members(box, ".")) == [int(box.show("MainPID"))]
+
+    leader = next(pid for pid, line in first.items() if line == "sleep 100000")
+    box.run("kill", "-KILL", str(leader))
+    box.wait(lambda: not set(first) & set(box.pids()), "the whole first group gone")
+    grouped(box, 0)
+    assert set(second) <= set(box.pids()), "its sibling was not touched"
+
+    box.systemctl("stop", UNIT)
+    assert box.pids() == []
+    assert box.show("Result") == "success"
