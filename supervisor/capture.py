@@ -53,7 +53,7 @@ class Splitter:
     def __init__(
         self, emit: Callable[[bytes], None], piece: Callable[[bytes], None], limit: int
     ) -> None:
-        self._emit = emit
+        self._take = self._emit = emit
         self._piece = piece
         self._limit = limit
         self._tail = b""
@@ -75,6 +75,17 @@ class Splitter:
         if end >= 0:
             self._emit(data[:end])
         return False
+
+    def overhear(self, ear: Callable[[bytes], None] | None) -> None:
+        """Give every chunk of lines to somebody else too, from now on; None: to nobody else."""
+        take = self._take
+
+        def both(lines: bytes) -> None:
+            take(lines)
+            if ear is not None:
+                ear(lines)
+
+        self._emit = take if ear is None else both
 
     def end(self) -> None:
         """Give what is left; a last line without its newline is one too."""
@@ -147,6 +158,11 @@ class Capture:
             splitter = _report_splitter(speaker, on_line)
         self._channels[fd] = Channel(fd, speaker, splitter)
         self._epoll.register(fd, select.EPOLLIN)
+
+    def overhear(self, fd: int, ear: OnLine | None) -> None:
+        """Give the lines of a captured pipe to somebody else too; None: no longer."""
+        if (channel := self._channels.get(fd)) is not None:
+            channel.splitter.overhear(ear)
 
     def finish(self, fds: Iterable[int]) -> None:
         """Read what the pipes of a dead process still hold, log its last words, forget them.

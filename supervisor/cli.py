@@ -39,15 +39,16 @@ from supervisor.errors import (
     UsageError,
 )
 from supervisor.hand_commands import quiet, resume, scale, signal
+from supervisor.insight_commands import stacks, why
 from supervisor.log_commands import events, logs
 from supervisor.queue_commands import publish, queue
 
-_LATER: Final = "reload why top stacks cron init upgrade"
+_LATER: Final = "reload top cron init upgrade"
 
 _LATER_OPTIONS: Final = frozenset(("--watch", "--show"))
 
 _ORDER: Final = (
-    "check start status logs events restart stop scale quiet resume signal"
+    "check start status why logs events restart stop scale quiet resume signal stacks"
     " publish queue dead version"
 )
 """How `--help` lists the commands: as they are needed, not by the alphabet."""
@@ -63,6 +64,7 @@ _ORDER: Final = (
         "supervisor start                 run it here; Ctrl-C drains and stops it",
         "supervisor start --daemonize     run it in the background",
         "supervisor status                how is it going?",
+        "supervisor why NAME              what is wrong with it, and what comes next?",
         "supervisor logs NAME             what has it printed?",
         "supervisor stop                  drain everything and leave",
         title="To begin",
@@ -78,7 +80,11 @@ def cli() -> None:
     """
 
 
-for command in (logs, events, scale, quiet, resume, signal, publish, queue, dead):
+_COMMANDS: Final = (
+    why, logs, events, stacks, scale, quiet, resume, signal, publish, queue, dead,
+)  # fmt: skip
+
+for command in _COMMANDS:
     cli.add_command(command)
 
 

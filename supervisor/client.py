@@ -16,7 +16,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Final, Protocol, Self, cast
 
-from supervisor import protocol
+from supervisor import insight, protocol
 from supervisor.errors import ControlError, NotRunning
 
 CONNECT_S: Final = 5
@@ -117,6 +117,14 @@ class Client:
     def status(self, names: tuple[str, ...] = ()) -> protocol.Status:
         """Ask for the state of processes; no name means all. Raises: NoSuchJob."""
         return cast("protocol.Status", self.call("status", names=list(names)))
+
+    def why(self, names: tuple[str, ...] = (), deaths: int | None = None) -> list[insight.Why]:
+        """Ask why processes are as they are, with so many of their deaths. Raises: NoSuchJob."""
+        return cast("list[insight.Why]", self.call("why", names=list(names), deaths=deaths))
+
+    def stacks(self, names: tuple[str, ...]) -> list[insight.Stacks]:
+        """Ask processes for their Python stacks. Raises: NoSuchJob, ControlError."""
+        return cast("list[insight.Stacks]", self.call("stacks", limit_s=30.0, names=list(names)))
 
     def start(self, names: tuple[str, ...]) -> None:
         """Start processes and wait until they are ready. Raises: NoSuchJob, ControlError."""

@@ -155,15 +155,24 @@ def print_status(
     if check:
         click.echo(render.check_line(found, partial=partial))
         return
-    colour, width = False, None
-    if sys.stdout.isatty():
-        # A terminal has a width and colours, a pipe has neither.
-        colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        width = os.get_terminal_size(sys.stdout.fileno()).columns or None
+    colour, width = terminal()
     click.echo(render.status_screen(found, partial=partial, colour=colour, width=width))
-    following = render.next_command(found)
-    if following is not None:
-        click.echo(f"Next: {following}{invocation.suffix}", err=True)
+    print_next(render.next_command(found), invocation)
+
+
+def print_next(command: str | None, invocation: Invocation) -> None:
+    """Print which command to go on with, if there is one."""
+    if command is not None:
+        click.echo(f"Next: {command}{invocation.suffix}", err=True)
+
+
+def terminal() -> tuple[bool, int | None]:
+    """Tell whether the output takes colours, and its width; a pipe has neither."""
+    if not sys.stdout.isatty():
+        return False, None
+    # Source: no-color.org; terminfo(5) for the terminal that can do nothing.
+    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return colour, os.get_terminal_size(sys.stdout.fileno()).columns or None
 
 
 def print_done(found: protocol.Status, word: str) -> None:

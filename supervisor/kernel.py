@@ -20,6 +20,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _PF_EXITING: Final = 0x00000004
 _PF_KTHREAD: Final = 0x00200000
+_ALL_BLOCKED: Final = 32
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 BOOT: Final = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -174,6 +175,22 @@ def maps_file(pid: int, memfd_name: str) -> bool:
         return f"/memfd:{memfd_name} ".encode() in _read(f"/proc/{pid}/maps")
     except OSError:
         return False
+
+
+def catches(pid: int, number: int) -> bool:
+    """Say whether a process has a handler of its own for a signal.
+
+    Just after a fork, with all signals blocked, the handlers are still those of the parent and are
+    about to be reset. One signal that is blocked is only being handled just now.
+    Source: /proc/PID/status, SigCgt and SigBlk, proc(5)
+    """
+    try:
+        text = _read(f"/proc/{pid}/status")
+    except OSError:
+        return False
+    masks = dict(line.split(b":\t", 1) for line in text.splitlines() if line.startswith(b"Sig"))
+    caught, blocked = (int(masks.get(name, b"0"), 16) for name in (b"SigCgt", b"SigBlk"))
+    return bool(caught >> (number - 1) & 1) and blocked.bit_count() < _ALL_BLOCKED
 
 
 def resident_bytes(pid: int) -> int:

@@ -269,11 +269,19 @@ class Log:
         for write in waiting:
             write()
 
-    def tail(self, name: str, count: int) -> list[str]:
-        """Give the last lines of `master` or of a process like `orders:0`; none of an unknown."""
+    def tail(self, name: str, count: int, since: int = 0) -> list[str]:
+        """Give the last lines of `master` or of a process like `orders:0`; none of an unknown.
+
+        `since`: a mark, before which nothing is given.
+        """
         self.catch_up()
         ring = self._rings.get(name)
-        return ring.last(count) if ring is not None else []
+        return ring.last(count, since) if ring is not None else []
+
+    def mark(self, name: str) -> int:
+        """Give a mark behind the last line of a process, for `tail`."""
+        ring = self._rings.get(name)
+        return ring.written if ring is not None else 0
 
     def remember(self, name: str, prefix: bytes, lines: bytes) -> None:
         """Keep lines of a process for who asks later, each behind the prefix."""

@@ -109,7 +109,8 @@ def status_screen(
 ) -> str:
     """Draw `status`; `width` is that of a terminal, None for everything else."""
     word = verdict(status, partial=partial)
-    lines = [f"{_paint(word, word, colour)}  {_headline(status['processes'], status['master'])}"]
+    head = cut(f"{word}  {_headline(status['processes'], status['master'])}", width)
+    lines = [paint(head, word, colour)]
     processes = sorted(status["processes"], key=lambda row: not is_bad(row))
     rows = [_row(process) for process in processes]
     if not rows:
@@ -118,11 +119,8 @@ def status_screen(
     columns = _fitting_columns(rows, width)
     table = grid(columns, [[row[name] for name in columns] for row in rows], numbers=_NUMBERS)
     for mark, line, process in zip([" ", *marks], table, [None, *processes], strict=True):
-        cut = f"{mark} {line}"
-        if width is not None and len(cut) > width:
-            cut = cut[: width - 1] + "…"
-        # Padded first and painted after: escape sequences have no width.
-        lines.append(_paint_row(cut, process, colour))
+        # Padded and cut first, painted after: escape sequences have no width.
+        lines.append(_paint_row(cut(f"{mark} {line}", width), process, colour))
     return "\n".join([*lines, *_by_hand(status)])
 
 
@@ -142,7 +140,7 @@ def check_line(status: Status, *, partial: bool = False) -> str:
 def next_command(status: Status) -> str | None:
     """Give the command to go on with; None when all is well."""
     bad = sorted(filter(is_bad, status["processes"]), key=lambda row: row["state"] != "FATAL")
-    return f"supervisor logs {bad[0]['name']}" if bad else None
+    return f"supervisor why {bad[0]['name']}" if bad else None
 
 
 def stop_lines(report: StopReport) -> list[str]:
@@ -157,7 +155,7 @@ def event_line(event: Event) -> str:
     """Draw one transition, in local time."""
     pid = f"  pid {event['pid']}" if event["pid"] is not None else ""
     why = f"  {escape(event['why'])}" if event["why"] else ""
-    return f"{_local(event['at'])}  {event['name']}  {event['from']} -> {event['to']}{pid}{why}"
+    return f"{local(event['at'])}  {event['name']}  {event['from']} -> {event['to']}{pid}{why}"
 
 
 def warning_line(problem: Problem) -> str:
@@ -242,7 +240,7 @@ def dead_table(rows: Sequence[DeadLetter]) -> list[str]:
     cells = [
         (
             row["id"],
-            _local(row["at"]),
+            local(row["at"]),
             str(row["attempts"]),
             str(row["crashes"]),
             (row["error"].strip().splitlines() or ["-"])[0],
@@ -265,6 +263,29 @@ def dead_letter(letter: Mapping[str, object]) -> list[str]:
     return lines
 
 
+def cut(line: str, width: int | None) -> str:
+    """Cut a line to the width of a terminal, None for no limit; an ellipsis says so."""
+    if width is None or cells(line) <= width:
+        return line
+    taken, room = "", width - 1
+    for character in line:
+        room -= cells(character)
+        if room < 0:
+            break
+        taken += character
+    return f"{taken}…"
+
+
+def cells(text: str) -> int:
+    """Count the cells of a terminal that a text takes: two for a wide character."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width  # most lines are ASCII
+
+    wide = sum(east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(combining(character) > 0 for character in text)
+
+
 def amount(count: int, word: str) -> str:
     """Give a count with its noun: `1 file`, `2 files`."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
@@ -275,17 +296,23 @@ def grid(
 ) -> list[str]:
     """Align cells under their heads, two blanks apart; columns in `numbers` to the right."""
     table = [list(head), *([escape(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    widths = [max(cells(row[column]) for row in table) for column in range(len(head))]
     return [
         "  ".join(
-            cell.rjust(wide) if name in numbers else cell.ljust(wide)
+            _padded(cell, wide, to_right=name in numbers)
             for cell, wide, name in zip(row, widths, head, strict=True)
         ).rstrip()
         for row in table
     ]
 
 
-def _local(at: str) -> str:
+def _padded(cell: str, width: int, *, to_right: bool) -> str:
+    blanks = " " * (width - cells(cell))
+    return blanks + cell if to_right else cell + blanks
+
+
+def local(at: str) -> str:
+    """Give a time of the protocol in local time, without its year."""
     return datetime.fromisoformat(at).astimezone().strftime("%m-%d %H:%M:%S")
 
 
@@ -386,12 +413,12 @@ def _fitting_columns(rows: Sequence[Row], width: int | None) -> list[str]:
     return columns
 
 
-def _paint(text: str, word: str, colour: bool) -> str:
-    return f"\x1b[{_COLOURS[word]}m{text}\x1b[0m" if colour and word in _COLOURS else text
+def paint(line: str, word: str, colour: bool) -> str:
+    """Give a word of a line its colour, the first time that it stands there."""
+    if not colour or word not in _COLOURS:
+        return line
+    return line.replace(word, f"\x1b[{_COLOURS[word]}m{word}\x1b[0m", 1)
 
 
 def _paint_row(line: str, process: ProcessStatus | None, colour: bool) -> str:
-    if process is None or not colour:
-        return line
-    state = process["state"]
-    return line.replace(state, _paint(state, state, colour), 1)
+    return line if process is None else paint(line, process["state"], colour)

@@ -19,21 +19,30 @@ class Ring:
     def __init__(self, limit: int = RING_BYTES) -> None:
         self._limit = limit
         self._text = bytearray()
+        self.written = 0
+        """So many bytes have come since the beginning; `last` takes it as a mark."""
 
     def add(self, prefix: bytes, lines: bytes) -> None:
         """Append lines (without the last newline), each behind the prefix."""
         # Of a flood only the end stays: half the ring, so that one long line does not empty it.
         tail = lines[-self._limit // 2 :]
-        self._text += prefix + tail.replace(b"\n", b"\n" + prefix) + b"\n"
+        added = prefix + tail.replace(b"\n", b"\n" + prefix) + b"\n"
+        self._text += added
+        self.written += len(added)
         excess = len(self._text) - self._limit
         if excess > 0:
             # Deleting at the front of a bytearray moves a pointer, not the bytes.
             del self._text[: self._text.find(b"\n", excess - 1) + 1]
 
-    def last(self, count: int) -> list[str]:
-        """Give the last `count` lines, oldest first, with control characters escaped."""
-        if count <= 0:
+    def last(self, count: int, since: int = 0) -> list[str]:
+        """Give the last `count` lines, oldest first, with control characters escaped.
+
+        `since`: only what has come after `written` had that value.
+        """
+        fresh = max(0, self.written - since)
+        if count <= 0 or not fresh:
             return []
-        lines = bytes(self._text).split(b"\n")
+        # From the end: the death of a process must not cost more for what it wrote long ago.
+        lines = bytes(self._text[-fresh:]).rsplit(b"\n", count + 1)
         lines.pop()
         return [escape(line.decode("utf-8", "replace")) for line in lines[-count:]]

@@ -7,6 +7,7 @@ Data and small questions about it; what happens to a seat is decided by `states`
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,18 +26,26 @@ _CONSUMERS: Final = ("queue",)
 DEATHS: Final = 20
 """How many deaths of a seat are remembered."""
 
+TAIL_LINES: Final = 20
+TAIL_CHARACTERS: Final = 3000
+"""So much of its log is kept with each of them."""
+
 _KINDS_OF_NO_BEAT: Final = ("program",)
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """One end of one process. `at` is wall clock time, as text with its offset."""
+    """One end of one process. `at` is wall clock time, as text with its offset.
+
+    `log_tail`: the last lines that it wrote.
+    """
 
     at: str
     uptime_s: float
     code: int | None
     signal: str | None
     cause: str
+    log_tail: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -54,6 +63,7 @@ class Seat:
     incarnation: int = 0
     owner: str = ""
     spawned_from: State = State.STOPPED
+    log_mark: int = 0
     fallen: tuple[Fallen, ...] = ()
     leftovers: set[int] = field(default_factory=set)
     predecessors: set[int] = field(default_factory=set)
@@ -150,8 +160,8 @@ class Seat:
         self.drained = self.abandoned = 0
         self.killed = False
 
-    def remember(self, how: Exit, cause: Cause, now: float) -> Death:
-        """Write a death down."""
+    def remember(self, how: Exit, cause: Cause, now: float, last_words: Sequence[str]) -> Death:
+        """Write a death down, with what fits of the last lines that the process wrote."""
         started = self.status.started_at
         death = Death(
             at=timestamp(),
@@ -159,6 +169,7 @@ class Seat:
             code=how.code,
             signal=None if how.signal is None else signal_name(how.signal),
             cause=cause.value,
+            log_tail=_within(TAIL_CHARACTERS, last_words),
         )
         self.deaths.append(death)
         return death
@@ -268,6 +279,17 @@ def policy_of(job: Job) -> Policy:
 def timestamp() -> str:
     """Give the wall clock time as RFC 3339 in UTC, with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _within(room: int, lines: Sequence[str]) -> tuple[str, ...]:
+    """Give the last of these lines that fit, the last one in any case, if not whole."""
+    kept: list[str] = []
+    for line in reversed(lines):
+        if kept and len(line) > room:
+            break
+        kept.append(line[:room])
+        room -= len(line)
+    return tuple(reversed(kept))
 
 
 def _last_exit(death: Death) -> protocol.LastExit:

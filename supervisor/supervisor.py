@@ -52,7 +52,8 @@ from supervisor.preload import PreloadError, freeze, modules, preload
 from supervisor.probe import probe, search_path
 from supervisor.process import Exit
 from supervisor.rolling import Rolling
-from supervisor.seat import Seat, Seats, timestamp
+from supervisor.seat import TAIL_LINES, Seat, Seats, timestamp
+from supervisor.stacks import StackDumps
 from supervisor.states import Action, Cause, Event, Kind, State, step
 from supervisor.verbs import verbs
 from supervisor.vigil import Vigil
@@ -204,6 +205,7 @@ class Supervisor:
         self.log.on_lines = self.followers.lines
         self.log.install()
         self._capture = Capture(self.loop, self.log)
+        self.stacks = StackDumps(self.loop, self._capture)
 
     def _hire(self) -> None:
         self._tree = cgroups.delegated()
@@ -315,6 +317,7 @@ class Supervisor:
 
     def on_spawned(self, seat: Seat) -> None:
         """Note the start of a process, now that it has a pid."""
+        seat.log_mark = self.log.mark(seat.name)
         self._note_transition(seat, seat.spawned_from, State.STARTING)
         self.precedence.changed()
 
@@ -398,7 +401,8 @@ class Supervisor:
         self.happen_to(seat, Kind.EXIT, how=how)
 
     def _record_death(self, seat: Seat, how: Exit, cause: Cause) -> None:
-        death = seat.remember(how, cause, now())
+        last_words = self.log.tail(seat.name, TAIL_LINES, seat.log_mark)
+        death = seat.remember(how, cause, now(), last_words)
         name = f"{seat.job.kind} job {seat.job.name}"
         fields = {"job": seat.job.name, "slot": seat.number, "cause": death.cause}
         is_ours = cause in (Cause.ASKED, Cause.RECYCLED) and how.signal == seat.job.stop_signal

@@ -13,11 +13,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from supervisor import __version__, protocol, signals
+from supervisor import __version__, inquest, insight, protocol, signals
 from supervisor.crew import DEAF_TYPES, read_counts
 from supervisor.errors import ControlError, ExitCode, NoSuchJob, UsageError
 from supervisor.loop import now
-from supervisor.seat import Seat
+from supervisor.seat import DEATHS, Seat
 from supervisor.states import Goal, Kind
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def verbs(supervisor: Supervisor) -> Mapping[str, Verb]:
     table: dict[str, Callable[[Supervisor, protocol.Request, Reply], None]] = {
         "ping": _ping,
         "status": _status,
+        "why": _why,
+        "stacks": _stacks,
         "start": _start,
         "stop": _stop,
         "restart": _restart,
@@ -69,6 +71,26 @@ def _jobs_of(asked: Sequence[str], chosen: Sequence[str], supervisor: Supervisor
         with suppress(NoSuchJob):
             found.update(protocol.select((pattern,), empty))
     return found
+
+
+def _why(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
+    chosen = protocol.select(protocol.names(request), supervisor.jobs)
+    deaths = protocol.count(request, "deaths", DEATHS)
+    moment = now()
+    reply.send([inquest.why(supervisor.seats[name], moment, deaths) for name in chosen])
+
+
+def _stacks(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
+    """Have processes show their Python stacks; it fails only when none of them can."""
+    chosen = protocol.select(protocol.names(request), supervisor.jobs)
+
+    def answer(found: list[insight.Stacks]) -> None:
+        if found and all(one["error"] for one in found):
+            reply.fail(ExitCode.FAILED, "\n".join(one["error"] for one in found))
+        else:
+            reply.send(found)
+
+    supervisor.stacks.collect([supervisor.seats[name] for name in chosen], answer)
 
 
 def _start(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:

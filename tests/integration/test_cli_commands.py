@@ -83,7 +83,7 @@ def test_status_says_first_how_things_stand_and_last_what_to_do(shop: Supervisor
     assert lines[2].startswith("! broken:0")
     assert re.search(r"exit 1: 2 failures within 600s, retry in [34]m\d+s", lines[2])
     assert lines[3].startswith("  naps:0")
-    assert done.stderr == f"Next: supervisor logs broken:0 --conf {shop.conf}\n"
+    assert done.stderr == f"Next: supervisor why broken:0 --conf {shop.conf}\n"
     assert done.returncode == 0
 
 

@@ -138,7 +138,7 @@ def test_a_fatal_process_says_why() -> None:
 
 def test_the_next_command_is_about_the_worst() -> None:
     fatal = process("mails:0", state="FATAL", ready=False)
-    assert render.next_command(status(process("a:0"), BROKEN, fatal)) == "supervisor logs mails:0"
+    assert render.next_command(status(process("a:0"), BROKEN, fatal)) == "supervisor why mails:0"
     assert render.next_command(status(process("a:0"))) is None
 
 
