@@ -110,6 +110,9 @@ class Job:
     lease: float = 30.0
     io_timeout: float = 5.0
     progress_timeout: float = 300.0
+    idempotency: Secret | None = None
+    idempotency_key: str = "id"
+    idempotency_ttl: float = 86400.0
     section_origin: Origin = field(default=("", 0), compare=False, repr=False)
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
 

@@ -443,9 +443,20 @@ _CONSUMER: Final = (
     ),
     _later("rate_limit", _one(values.rate), None, "`100/s`, over all processes of the job"),
     Setting("dead_letter", _one(values.word_or("on", "off")), "on", "on, off or a name"),
-    _later("idempotency", _secret, "none", "none or the URL of a store"),
-    _later("idempotency_key", _text, "id", "id, key or data.FIELD"),
-    _later("idempotency_ttl", _positive, "1d", "how long a key is remembered"),
+    Setting(
+        "idempotency",
+        values.store_url,
+        "none",
+        "none or `sqlite:///PATH` (the queue's own file will do): a key that was handled is not"
+        " handled again",
+    ),
+    Setting(
+        "idempotency_key",
+        _one(values.message_key),
+        "id",
+        "id, key or data.FIELD; a message that has none goes to the dead letters",
+    ),
+    Setting("idempotency_ttl", _positive, "1d", "how long a handled key is remembered"),
     Setting("lease", _positive, "30s", "how long a fetched message is ours; renewed"),
     Setting("batch", _number(1, 100_000), "1", "messages in one call, above 1 of `handle_batch`"),
     Setting("io_timeout", _positive, "5s", "one call to a server"),

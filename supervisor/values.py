@@ -265,6 +265,15 @@ def topic_name(text: str) -> str:
     return name
 
 
+def message_key(text: str) -> str:
+    """Read what identifies a message: `id`, `key`, or `data.FIELD` (also `data.FIELD.FIELD`)."""
+    word = text.strip()
+    field = word.removeprefix("data.")
+    if word in ("id", "key") or (field != word and all(map(str.strip, field.split(".")))):
+        return word
+    raise ValueError(f"{quoted(text)} is no key of a message; write id, key or data.FIELD")
+
+
 def line(text: str) -> str:
     """Read any text that is not empty."""
     if not text.strip():
@@ -421,6 +430,18 @@ def environment(given: Given) -> dict[str, Secret]:
 
 def queue_url(given: Given) -> Secret:
     """Read the URL of a queue. A relative `sqlite:///PATH` is relative to the file."""
+    return _sqlite_url(given, "queue")
+
+
+def store_url(given: Given) -> Secret | None:
+    """Read `none` or the URL of a store of keys, in the same way."""
+    secret = given.secret()
+    if len(secret.parts) == 1 and str(secret.parts[0]).strip().lower() == "none":
+        return None
+    return _sqlite_url(given, "store")
+
+
+def _sqlite_url(given: Given, what: str) -> Secret:
     secret = given.secret()
     first = secret.parts[0] if secret.parts else ""
     if isinstance(first, FileReference):
@@ -429,11 +450,11 @@ def queue_url(given: Given) -> Secret:
     if slashes and scheme in _LATER_SCHEMES:
         raise ValueError(f"{scheme}:// is not in this release; write sqlite:///PATH")
     if not slashes or scheme != "sqlite":
-        raise ValueError(f"{quoted(secret.shown)} is no queue; write sqlite:///PATH")
+        raise ValueError(f"{quoted(secret.shown)} is no {what}; write sqlite:///PATH")
     if len(secret.parts) > 1:
         raise ValueError("the path of an SQLite file is no secret; write it without ${file:...}")
     if not rest.startswith("/") or rest == "/":
         raise ValueError("write sqlite:///PATH (relative to this file) or sqlite:////PATH")
     if rest == "/:memory:":
-        raise ValueError("a queue in memory ends with its process; write sqlite:///PATH")
+        raise ValueError(f"a {what} in memory ends with its process; write sqlite:///PATH")
     return plain(f"sqlite:///{given.folder / rest[1:]}")

@@ -25,12 +25,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from supervisor.board import UNKNOWN, Phase
-from supervisor.errors import ExitCode, configuration_fault
-from supervisor.slot import OVERDUE, Fallen, Slot
+from supervisor.errors import ExitCode
+from supervisor.slot import OVERDUE, Fallen
+from workers import supply
 from workers.batches import Intake, threads_of, width_of
 from workers.calls import Caller
 from workers.gate import FREE, Gate, Leave
@@ -72,22 +72,8 @@ _log = logging.getLogger(__name__)
 
 def run(child: Child) -> int:
     """Consume until the process has to stop. Gives the exit code. Runs in: child, main thread."""
-    consumer = Consumer(child, _source_of(child.slot))
+    consumer = Consumer(child, supply.source_of(child.slot))
     return consumer.run()
-
-
-def _source_of(slot: Slot) -> Source:
-    """Choose the source by the URL; its client library is loaded here and not before."""
-    job = slot.job
-    url = job.url.reveal() if job.url is not None else ""
-    if url.startswith("sqlite:"):
-        from workers.sources import sqlite, sqlite_file
-
-        path = Path(sqlite_file.path_of(url))
-        return sqlite.SqliteSource(path, slot.owner, lease_s=job.lease, io_timeout=job.io_timeout)
-    raise configuration_fault(
-        job.origin("url")[0], f"[daemon:{job.name}] url: no kind of queue that this release knows"
-    )
 
 
 class Consumer:
@@ -98,7 +84,7 @@ class Consumer:
         self._child = child
         self._job = job
         self._page = child.slot.page
-        self._source = source
+        self._source = supply.guarded(source, child, self._refuse)
         self._context = child.context()
         self._handlers = TopicHandlers(job)
         self._judge = Judge(job, child.slot.name, self._context.logger)
@@ -111,7 +97,7 @@ class Consumer:
         self._pool = Pool(threads, call, self._page, self._doorbell, width=width)
         self._intake = Intake(self._pool, width)
         self._overdue = Overdue(self._pool, job.handler_timeout)
-        self._leases = Leases(source, job.lease)
+        self._leases = Leases(self._source, job.lease)
         self._settlement = Settlement(self._page, threads * width, self._leases.forget)
         self._suspect: Task | None = None
         self._told: BaseException | None = None
@@ -296,6 +282,11 @@ class Consumer:
         child.report.line(OVERDUE)
         child.stop.set("handler_timeout")
         child.lifeline.expire(self._job.stop_timeout, ExitCode.FAILED)
+
+    def _refuse(self, delivery: Delivery, reason: str) -> None:
+        """Send a message to the dead letters whose handler is not called."""
+        task = Task(delivery, 0.0)
+        self._settlement.add(*self._judge.refuse(task, reason), time.monotonic())
 
     # --- settling
 

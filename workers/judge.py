@@ -58,11 +58,21 @@ class Judge:
 
     def condemn(self, task: Task) -> Sentence:
         """Decide on a message that has killed too many processes; its handler is not called."""
+        crashes = task.delivery.crashes
+        return self._bury(
+            task, Crashed(f"its process died {crashes} times while it ran alone in it")
+        )
+
+    def refuse(self, task: Task, reason: str) -> Sentence:
+        """Decide on a message that no handler could be called with."""
+        return self._bury(task, Reject(reason))
+
+    def _bury(self, task: Task, error: Exception) -> Sentence:
         delivery = task.delivery
         task.id = codec.decode(
             delivery.topic, delivery.body, fallback_id=str(delivery.number), attempt=1
         ).id
-        task.error = Crashed(f"its process died {delivery.crashes} times while it ran alone in it")
+        task.error = error
         decision = Decision(Verdict.DEAD, delivery)
         self._tell(task, task.error, decision)
         return decision, self._burial(task, decision)

@@ -19,7 +19,8 @@ ROWS = [
 
 @pytest.mark.parametrize(("section", "row"), ROWS)
 def test_default_is_readable_by_its_own_reader(section: str, row: settings.Setting) -> None:
-    assert row.default is None or row.default_value() is not None or row.default in ("off", "-")
+    nothing = row.default in ("off", "none", "-")
+    assert row.default is None or row.default_value() is not None or nothing
 
 
 @pytest.mark.parametrize(("section", "row"), ROWS)

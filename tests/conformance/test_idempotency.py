@@ -1,0 +1,251 @@
+"""Once a key, over every source: duplicates, failures, siblings, crashes at every step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.config import Job
+from supervisor.secret import Secret
+from supervisor.slot import FALLEN, Fallen
+from tests.conformance.conftest import Bench
+from tests.helpers import shop
+from tests.helpers.forked import Forked, Nursery
+from workers import codec
+from workers.sources.sqlite_file import path_of
+from workers.sources.sqlite_keys import SqliteKeys
+
+
+@pytest.fixture
+def nursery(tmp_path: Path) -> Iterator[Nursery]:
+    with Nursery(tmp_path) as nursery:
+        yield nursery
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> shop.Journal:
+    return shop.Journal(tmp_path / "journal")
+
+
+@pytest.fixture(params=["beside", "queue"])
+def store(request: pytest.FixtureRequest, bench: Bench, tmp_path: Path) -> str:
+    """The keys in a file of their own, or in that of the queue."""
+    return bench.url if request.param == "queue" else f"sqlite:///{tmp_path}/keys.db"
+
+
+def job(bench: Bench, journal: shop.Journal, store: str, **more: Any) -> Job:
+    more = {"idempotency_key": "data.n"} | more
+    return shop.job(bench.url, journal.path, idempotency=Secret((store,)), **more)
+
+
+def empty(bench: Bench) -> Callable[[], bool]:
+    def look() -> bool:
+        depth = bench.depth("t")
+        return not (depth.depth or depth.delayed or depth.in_flight)
+
+    return look
+
+
+def stop(one: Forked) -> int:
+    one.order(b"stop stop")
+    return one.wait()
+
+
+def calls(journal: shop.Journal, pid: int) -> list[str]:
+    """Give the key of each call that a process has ended."""
+    lines = journal.lines()
+    return [line[1].split(".")[0] for line in lines if line[0] == "end" and line[2] == str(pid)]
+
+
+def remembered(store: str) -> set[str]:
+    database = sqlite3.connect(path_of(store))
+    found = database.execute("SELECT key FROM handled WHERE owner IS NULL").fetchall()
+    database.close()
+    return {key for (key,) in found}
+
+
+def publish(bench: Bench, *data: object, **fields: Any) -> None:
+    for one in data:
+        number = one.get("n") if isinstance(one, dict) else None
+        text = codec.encode("t", one, message_id=f"{number}.{os.urandom(4).hex()}", **fields)
+        bench.publish_raw("t", text)
+
+
+def test_what_was_done_is_acknowledged_without_a_call(
+    bench: Bench, nursery: Nursery, journal: shop.Journal, store: str
+) -> None:
+    publish(bench, *({"n": n % 20} for n in range(60)))
+    one = nursery.fork(job(bench, journal, store))
+    one.until(empty(bench))
+    assert stop(one) == 0
+    read = one.page.read()
+    assert (read.done, read.skipped, read.dead, read.failed) == (20, 40, 0, 0)
+    assert len(calls(journal, one.pid)) == 20
+    assert one.said("message skipped: its idempotency key 7 was handled before")
+    publish(bench, {"n": 3}, {"n": 20})
+    two = nursery.fork(one.slot.job)
+    two.until(empty(bench))
+    assert stop(two) == 0
+    assert (two.page.read().done, two.page.read().skipped) == (21, 41)
+
+
+def test_a_failure_gives_its_key_up_and_the_retry_is_a_call(
+    bench: Bench, nursery: Nursery, journal: shop.Journal, store: str
+) -> None:
+    publish(bench, {"n": 1, "fail": 2}, {"n": 2, "fail": 99}, {"n": 3, "raise": "retry"})
+    publish(bench, {"n": 4, "raise": "reject"}, {"n": 5, "raise": "skip"})
+    one = nursery.fork(job(bench, journal, store))
+    one.until(empty(bench))
+    read = one.page.read()
+    assert (read.done, read.dead, read.skipped) == (2, 2, 1)
+    # What is dead was not done: the same key may come again. What needed no work is done.
+    publish(bench, {"n": 2}, {"n": 4}, {"n": 5})
+    one.until(lambda: empty(bench)() and one.page.read().done == 4)
+    assert stop(one) == 0
+    assert one.page.read().skipped == 2
+
+
+def test_two_at_once_are_one_call(
+    bench: Bench, nursery: Nursery, journal: shop.Journal, store: str
+) -> None:
+    publish(bench, {"n": 1, "gate": True})
+    one = nursery.fork(job(bench, journal, store))
+    one.until(lambda: journal.counts("begin"))
+    publish(bench, {"n": 1, "gate": True}, {"n": 1, "gate": True})
+    two = nursery.fork(one.slot.job, 1)
+    # Somebody has looked at both, and put them off.
+    two.until(lambda: bench.depth("t").delayed == 2)
+    shop.open_gate(journal.path)
+    two.until(empty(bench))
+    assert (stop(one), stop(two)) == (0, 0)
+    assert journal.counts("begin").total() == 1
+    assert one.page.read().skipped + two.page.read().skipped == 2
+
+
+def test_a_dead_process_blocks_nobody(
+    bench: Bench, nursery: Nursery, journal: shop.Journal, store: str
+) -> None:
+    publish(bench, {"n": 1, "gate": True})
+    one = nursery.fork(job(bench, journal, store, lease=3600.0))
+    one.until(lambda: journal.counts("begin"))
+    two = nursery.fork(one.slot.job, 1)
+    two.until_ready()
+    one.kill()
+    one.wait()
+    shop.open_gate(journal.path)
+    two.order(FALLEN + b" " + Fallen(one.slot.owner, one.page.suspects()).encode())
+    two.until(empty(bench))
+    assert stop(two) == 0
+    assert (two.page.read().done, two.page.read().skipped) == (1, 0)
+
+
+def test_a_new_process_of_the_seat_takes_back_what_the_last_one_claimed(
+    bench: Bench, nursery: Nursery, journal: shop.Journal, store: str
+) -> None:
+    publish(bench, *({"n": n, "gate": True} for n in range(20)))
+    one = nursery.fork(job(bench, journal, store, lease=3600.0))
+    one.until(lambda: len(journal.counts("begin")) == 10)
+    one.kill()
+    one.wait()
+    shop.open_gate(journal.path)
+    two = nursery.fork(one.slot.job)
+    two.until(empty(bench))
+    assert stop(two) == 0
+    assert (two.page.read().done, two.page.read().skipped) == (20, 0)
+
+
+@pytest.mark.parametrize("step", ["done", "claim", "release"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_at_every_step_of_the_store_loses_nothing_and_blocks_nobody(
+    bench: Bench,
+    nursery: Nursery,
+    journal: shop.Journal,
+    store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    when: str,
+) -> None:
+    publish(bench, *({"n": n} for n in range(30)), {"n": 30, "fail": 1})
+    publish(bench, *({"n": n} for n in range(10)))
+    real = getattr(SqliteKeys, step)
+
+    def deadly(*arguments: object) -> object:
+        if when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteKeys, step, deadly)
+        one = nursery.fork(job(bench, journal, store, lease=3600.0))
+    assert one.wait() == -signal.SIGKILL
+    done = remembered(store)
+    two = nursery.fork(one.slot.job, 0, (Fallen(one.slot.owner, one.page.suspects()),))
+    two.until(empty(bench))
+    assert stop(two) == 0
+    again = calls(journal, two.pid)
+    assert sorted(map(int, {*calls(journal, one.pid), *again})) == list(range(31))
+    assert len(again) == len(set(again)), "one living process: each key once"
+    assert not done & set(again), "it was written down, and came again, and was not called"
+    assert (two.page.read().dead, remembered(store)) == (0, {str(n) for n in range(31)})
+    if step != "release":
+        assert bool(done) == ((when, step) == ("after", "done"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "data", "name"),
+    [("data.n", {"m": 1}, "data.n"), ("data.n.o", 7, "data.n.o"), ("key", 1, "key")],
+)
+def test_a_message_without_its_key_is_dead_and_says_so(
+    bench: Bench,
+    nursery: Nursery,
+    journal: shop.Journal,
+    store: str,
+    rule: str,
+    data: object,
+    name: str,
+) -> None:
+    publish(bench, data)
+    one = nursery.fork(job(bench, journal, store, idempotency_key=rule))
+    one.until(empty(bench))
+    assert stop(one) == 0
+    [letter] = bench.letters("t")
+    assert letter.error == f"the message has no {name}, which is its idempotency_key"
+    assert (one.page.read().dead, one.page.read().failed) == (1, 0)
+    assert journal.lines() == []
+
+
+def test_jobs_and_topics_do_not_share_their_keys(
+    bench: Bench, nursery: Nursery, journal: shop.Journal, store: str
+) -> None:
+    publish(bench, {"n": 1})
+    one = nursery.fork(job(bench, journal, store))
+    one.until(empty(bench))
+    assert stop(one) == 0
+    publish(bench, {"n": 1})
+    two = nursery.fork(job(bench, journal, store, name="others"))
+    two.until(empty(bench))
+    assert stop(two) == 0
+    assert journal.counts("end").total() == 2
+
+
+def test_a_store_that_cannot_be_used_holds_nothing_up_for_ever(
+    bench: Bench, nursery: Nursery, journal: shop.Journal, tmp_path: Path
+) -> None:
+    folder = tmp_path / "keys"
+    folder.write_text("a file where the folder should be")
+    publish(bench, *({"n": n} for n in range(5)))
+    one = nursery.fork(job(bench, journal, f"sqlite:///{folder}/k.db"))
+    one.until(lambda: one.said("the queue cannot be used"))
+    assert one.said(str(folder))
+    folder.unlink()
+    one.until(empty(bench))
+    assert stop(one) == 0
+    assert one.page.read().done == 5

@@ -1,0 +1,42 @@
+"""Where the messages of a job come from: its source, and what stands between it and the loop.
+
+Client libraries and stores are loaded here, by the job that needs them, and not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from supervisor.errors import configuration_fault
+from supervisor.slot import Slot
+from workers.sources.source import Delivery, Source
+
+if TYPE_CHECKING:
+    from workers.runtime import Child
+
+
+def source_of(slot: Slot) -> Source:
+    """Choose the source by the URL. Raises: ConfigError."""
+    job = slot.job
+    url = job.url.reveal() if job.url is not None else ""
+    if url.startswith("sqlite:"):
+        from workers.sources import sqlite, sqlite_file
+
+        path = sqlite_file.path_of(url)
+        return sqlite.SqliteSource(path, slot.owner, lease_s=job.lease, io_timeout=job.io_timeout)
+    raise configuration_fault(
+        job.origin("url")[0], f"[daemon:{job.name}] url: no kind of queue that this release knows"
+    )
+
+
+def guarded(source: Source, child: Child, refuse: Callable[[Delivery, str], None]) -> Source:
+    """Let no message through whose key was handled before, where the job asks for that.
+
+    `refuse` settles a message that cannot be handled, with the reason.
+    """
+    if child.slot.job.idempotency is None:
+        return source
+    from workers import idempotency
+
+    return idempotency.once(source, child.slot, refuse)
