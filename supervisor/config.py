@@ -158,6 +158,7 @@ class Config:
     stop_timeout: float = 35.0
     preload: Preload = field(default_factory=Preload)
     socket_mode: int = 0o600
+    socket_group: Group | None = None
     pythonpath: tuple[Path, ...] = ()
     worker_enable: bool = True
     worker_mode: str = "standalone"
@@ -226,6 +227,8 @@ class _Loader:
         jobs: tuple[Job, ...],
     ) -> Config:
         path = self._path.absolute()
+        if "socket_group" in supervisor and "socket_mode" not in self._keys("supervisor"):
+            supervisor["socket_mode"] = 0o660
         longest = max((job.stop_timeout for job in jobs), default=0.0)
         given: dict[str, Any] = {
             "log_format": _log_format(supervisor["log_file"]),
@@ -321,6 +324,10 @@ class _Loader:
                 if value is not _WRONG:
                     found[key] = value
         return found
+
+    def _keys(self, name: str) -> Iterable[str]:
+        section = self._document.sections.get(name)
+        return section.entries if section else ()
 
     # Kinds that a later release builds
 

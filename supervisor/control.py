@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from supervisor import protocol
+from supervisor import kernel, protocol
 from supervisor.errors import ExitCode, SupervisorError, configuration_fault
 from supervisor.loop import READ, WRITE, Loop, now
 from supervisor.stream import Stream
@@ -131,13 +131,15 @@ class ControlServer:
         mode: int,
         verbs: Mapping[str, Verb],
         allowed_uids: Collection[int],
+        group: int | None = None,
     ) -> None:
         self.loop = loop
         self.path = path
         self._verbs = dict(verbs)
         self._allowed = frozenset(allowed_uids) | {0}
+        self._group = group
         self._clients: set[_Client] = set()
-        self._listener = _listen(path, mode)
+        self._listener = _listen(path, mode, group)
         self._inode = path.stat().st_ino
         loop.watch(self._listener.fileno(), READ, self._accept)
 
@@ -208,8 +210,8 @@ class ControlServer:
     def _receive(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        pid, uid, _gid = _UCRED.unpack(raw)
-        if uid not in self._allowed:
+        pid, uid, gid = _UCRED.unpack(raw)
+        if uid not in self._allowed and not self._is_member(connection, gid):
             _log.warning(
                 "a stranger on the control socket was turned away, pid=%d uid=%d", pid, uid
             )
@@ -219,6 +221,12 @@ class ControlServer:
             connection.close()
             return
         self._clients.add(_Client(self, connection, Peer(pid, uid)))
+
+    def _is_member(self, connection: socket.socket, gid: int) -> bool:
+        """Tell whether a client was of `socket_group` when it connected, by any of its groups."""
+        return self._group is not None and (
+            gid == self._group or self._group in kernel.peer_groups(connection.fileno())
+        )
 
     def _hold_back(self, then: Callable[[], None]) -> None:
         """Leave newcomers in the kernel's queue for a while."""
@@ -478,7 +486,7 @@ class _Client:
             self._loop.cancel(self)
 
 
-def _listen(path: Path, mode: int) -> socket.socket:
+def _listen(path: Path, mode: int, group: int | None) -> socket.socket:
     protocol.socket_path(path.parent, path.stem)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.setblocking(False)
@@ -488,6 +496,8 @@ def _listen(path: Path, mode: int) -> socket.socket:
         if path.is_socket():
             path.unlink()
         listener.bind(str(path))
+        if group is not None:
+            os.chown(path, -1, group)
         listener.listen(128)
     except OSError as error:
         listener.close()

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-from supervisor import cgroups, child, envfile
+from supervisor import cgroups, child, envfile, passage
 from supervisor.capture import Capture
 from supervisor.config import Config, Job
 from supervisor.errors import SpawnError
@@ -195,6 +195,8 @@ class Nursery:
         # control socket just fits.
         number = self._numbers.setdefault(seat.name, len(self._numbers))
         listener = Listener(self._config.run_dir / f"n{number}")
+        if seat.job.user is not None and os.geteuid() == 0:
+            passage.for_program(self._config.run_dir, listener.path, seat.job.user.uid)
         self._listeners[seat.name] = listener
         self._loop.watch(listener.fileno(), READ, lambda _mask: self._on_notify(seat, listener))
         return listener.path

@@ -35,6 +35,13 @@ def _all(config: Config) -> Iterator[Problem]:
     for folder in config.pythonpath:
         if fault := trust.distrust(folder):
             yield Problem(*config.origin("pythonpath"), "supervisor", "pythonpath", fault)
+    group = config.socket_group
+    if group is not None and os.geteuid() != 0 and group.gid not in (os.getegid(), *os.getgroups()):
+        words = f"we are not in group {group.name}; start as root or as one of its members"
+        yield Problem(*config.origin("socket_group"), "supervisor", "socket_group", words)
+    if group is not None and not config.socket_mode & 0o020:
+        words = f"{config.socket_mode:04o} keeps socket_group out; make it 0660, or leave it out"
+        yield Problem(*config.origin("socket_mode"), "supervisor", "socket_mode", words)
     for job in config.jobs:
         for key, message in _of(job):
             yield job.problem(key, message)

@@ -137,12 +137,19 @@ _SUPERVISOR: Final = (
         " modules, which adds to `libraries`",
         SUPERVISOR,
     ),
-    Setting("socket_mode", _one(values.mode), "0600", "of the control socket", SUPERVISOR),
-    _later(
+    Setting(
+        "socket_mode",
+        _one(values.mode),
+        "0600",
+        "of the control socket; 0660 with `socket_group`",
+        SUPERVISOR,
+    ),
+    Setting(
         "socket_group",
-        _text,
+        _one(identity.group),
         None,
-        "its members have the power of the supervisor's user",
+        "group of the control socket; its members may pass `run_dir`, and have the power of the"
+        " supervisor's user",
         SUPERVISOR,
     ),
     Setting(

@@ -28,6 +28,7 @@ from supervisor import (
     descendants,
     kernel,
     orders,
+    passage,
     pidfile,
     protocol,
     remains,
@@ -97,6 +98,8 @@ def _take_locks(config: Config) -> list[PidFile]:
     seats = seatlock.folder(config.state_dir)
     for folder in (config.run_dir, config.state_dir, seats):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if (group := _group(config)) is not None:
+        passage.for_group(config.run_dir, group)
     taken: list[PidFile] = []
     try:
         for path in (pidfile.of_run_dir(config), pidfile.of_state_dir(config)):
@@ -108,6 +111,10 @@ def _take_locks(config: Config) -> list[PidFile]:
             lock.leave()
         raise
     return taken
+
+
+def _group(config: Config) -> int | None:
+    return None if config.socket_group is None else config.socket_group.gid
 
 
 class Supervisor:
@@ -168,7 +175,7 @@ class Supervisor:
         socket_path = protocol.socket_path(config.run_dir, config.name)
         allowed = {0, os.getuid()}
         self._control = ControlServer(
-            self.loop, socket_path, config.socket_mode, verbs(self), allowed
+            self.loop, socket_path, config.socket_mode, verbs(self), allowed, _group(config)
         )
         self._vigil = Vigil(self.config.state_dir, self._instance, self.loop, self._on_remnants)
         for job in config.jobs:

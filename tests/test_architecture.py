@@ -30,7 +30,7 @@ LAYERS = (
     "prerequisites",
     "logs process descendants slot stream",
     "config child sink ring",
-    "complaint",
+    "complaint passage",
     "location insight protocol seatlock outlet lines pidfile notify daemonize",
     "ini settings",
     "rights envfile dependencies",
