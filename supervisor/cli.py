@@ -39,16 +39,16 @@ from supervisor.errors import (
     UsageError,
 )
 from supervisor.hand_commands import quiet, resume, scale, signal
-from supervisor.insight_commands import stacks, why
+from supervisor.insight_commands import stacks, top, why
 from supervisor.log_commands import events, logs
 from supervisor.queue_commands import publish, queue
 
-_LATER: Final = "reload top cron init upgrade"
+_LATER: Final = "reload cron init upgrade"
 
-_LATER_OPTIONS: Final = frozenset(("--watch", "--show"))
+_LATER_OPTIONS: Final = frozenset(("--show",))
 
 _ORDER: Final = (
-    "check start status why logs events restart stop scale quiet resume signal stacks"
+    "check start status why top logs events restart stop scale quiet resume signal stacks"
     " publish queue dead version"
 )
 """How `--help` lists the commands: as they are needed, not by the alphabet."""
@@ -81,7 +81,7 @@ def cli() -> None:
 
 
 _COMMANDS: Final = (
-    why, logs, events, stacks, scale, quiet, resume, signal, publish, queue, dead,
+    why, top, logs, events, stacks, scale, quiet, resume, signal, publish, queue, dead,
 )  # fmt: skip
 
 for command in _COMMANDS:
@@ -196,15 +196,30 @@ def restart(invocation: Invocation, names: tuple[str, ...]) -> None:
         "supervisor status",
         "supervisor status 'order*' --json",
         "supervisor status --check          for health checks",
+        "supervisor status --watch",
     ),
 )
 @names_argument
 @click.option("--check", is_flag=True, help="One line; exit code 1 when not ready.")
+@click.option("--watch", is_flag=True, help="Again each second; q or Ctrl-C ends it.")
 @as_json
 @conf
 @pass_invocation
-def status(invocation: Invocation, names: tuple[str, ...], check: bool, as_json: bool) -> ExitCode:
-    """Show how the supervisor and its processes are. Exit code 3 when it is not running."""
+def status(
+    invocation: Invocation, names: tuple[str, ...], check: bool, watch: bool, as_json: bool
+) -> ExitCode:
+    """Show how the supervisor and its processes are. Exit code 3 when it is not running.
+
+    --watch draws in place on a terminal; in a pipe one follows the other, with --json each on a
+    line of its own.
+    """
+    if watch:
+        if check:
+            raise UsageError("--check is one look, --watch goes on: use one of them")
+        from supervisor.insight_commands import watch_status
+
+        watch_status(invocation, names, as_json)
+        return ExitCode.OK
     with invocation.client() as client:
         found = client.status(names)
     partial = bool(names)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from supervisor.columns import cut, paint
 from supervisor.insight import Backoff, Death, Stacks, Why
 from supervisor.lines import escape
-from supervisor.render import amount, cut, duration, local, paint
+from supervisor.render import amount, duration, local
 
 DEATHS_SHOWN: Final = 5
 

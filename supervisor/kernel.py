@@ -26,6 +26,7 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _PF_EXITING: Final = 0x00000004
 _PF_KTHREAD: Final = 0x00200000
 _ALL_BLOCKED: Final = 32
+_TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 BOOT: Final = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -209,6 +210,18 @@ def catches(pid: int, number: int) -> bool:
     masks = dict(line.split(b":\t", 1) for line in text.splitlines() if line.startswith(b"Sig"))
     caught, blocked = (int(masks.get(name, b"0"), 16) for name in (b"SigCgt", b"SigBlk"))
     return bool(caught >> (number - 1) & 1) and blocked.bit_count() < _ALL_BLOCKED
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """Give the processor time that a process has used, None when it is gone.
+
+    Source: utime and stime in /proc/PID/stat, proc_pid_stat(5)
+    """
+    try:
+        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
 
 
 def resident_bytes(pid: int) -> int:

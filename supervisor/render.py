@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from supervisor.columns import Row, cut, grid, paint, table
 from supervisor.errors import Problem
 from supervisor.lines import escape
 from supervisor.protocol import (
@@ -27,18 +28,6 @@ from supervisor.protocol import (
     is_ready,
 )
 
-_COLOURS: Final = {
-    "OK": "32",
-    "RUNNING": "32",
-    "STARTING": "33",
-    "BACKOFF": "33",
-    "STOPPING": "33",
-    "DEGRADED": "31",
-    "FATAL": "31",
-    "STOPPED": "2",
-    "EXITED": "2",
-}
-
 _COLUMNS: Final = (
     "NAME", "KIND", "STATE", "READY", "PID", "UPTIME", "RESTARTS", "LAST-EXIT",
     "IN-FLIGHT", "DONE", "FAILED", "RSS", "BEAT", "DETAIL",
@@ -50,13 +39,8 @@ _NUMBERS: Final = frozenset(
 _SPARED: Final = ("KIND", "IN-FLIGHT", "BEAT", "LAST-EXIT", "RSS", "PID", "FAILED", "DONE")
 """What a narrow terminal goes without, first to last."""
 
-_DETAIL_ROOM: Final = 44
-"""How much of DETAIL, which alone may be cut, is worth more than a column of numbers."""
-
 _BAD_STATES: Final = frozenset({"BACKOFF", "FATAL"})
 _UP_STATES: Final = frozenset({"STARTING", "RUNNING", "EXITED"})
-
-Row = dict[str, str]
 
 
 def duration(seconds: float | None) -> str:
@@ -115,13 +99,9 @@ def status_screen(
     rows = [_row(process) for process in processes]
     if not rows:
         return "\n".join([*lines, "no processes", *_by_hand(status)])
-    marks = ["!" if is_bad(process) else " " for process in processes]
-    columns = _fitting_columns(rows, width)
-    table = grid(columns, [[row[name] for name in columns] for row in rows], numbers=_NUMBERS)
-    for mark, line, process in zip([" ", *marks], table, [None, *processes], strict=True):
-        # Padded and cut first, painted after: escape sequences have no width.
-        lines.append(_paint_row(cut(f"{mark} {line}", width), process, colour))
-    return "\n".join([*lines, *_by_hand(status)])
+    states = [(is_bad(process), process["state"]) for process in processes]
+    lines += table(rows, states, spared=_SPARED, numbers=_NUMBERS, width=width, colour=colour)
+    return "\n".join([*lines, *(cut(line, width) for line in _by_hand(status))])
 
 
 def check_line(status: Status, *, partial: bool = False) -> str:
@@ -133,8 +113,8 @@ def check_line(status: Status, *, partial: bool = False) -> str:
     if not late:
         return f"not ready: the supervisor is {status['master']['state']}"
     more = f" (and {len(late) - 1} more)" if len(late) > 1 else ""
-    detail = _detail(late[0])
-    return f"not ready: {late[0]['name']} {late[0]['state']}{', ' if detail else ''}{detail}{more}"
+    told = detail(late[0])
+    return f"not ready: {late[0]['name']} {late[0]['state']}{', ' if told else ''}{told}{more}"
 
 
 def next_command(status: Status) -> str | None:
@@ -263,52 +243,9 @@ def dead_letter(letter: Mapping[str, object]) -> list[str]:
     return lines
 
 
-def cut(line: str, width: int | None) -> str:
-    """Cut a line to the width of a terminal, None for no limit; an ellipsis says so."""
-    if width is None or cells(line) <= width:
-        return line
-    taken, room = "", width - 1
-    for character in line:
-        room -= cells(character)
-        if room < 0:
-            break
-        taken += character
-    return f"{taken}…"
-
-
-def cells(text: str) -> int:
-    """Count the cells of a terminal that a text takes: two for a wide character."""
-    if text.isascii():
-        return len(text)
-    from unicodedata import combining, east_asian_width  # most lines are ASCII
-
-    wide = sum(east_asian_width(character) in "WF" for character in text)
-    return len(text) + wide - sum(combining(character) > 0 for character in text)
-
-
 def amount(count: int, word: str) -> str:
     """Give a count with its noun: `1 file`, `2 files`."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
-def grid(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: frozenset[str] = frozenset()
-) -> list[str]:
-    """Align cells under their heads, two blanks apart; columns in `numbers` to the right."""
-    table = [list(head), *([escape(cell) for cell in row] for row in rows)]
-    widths = [max(cells(row[column]) for row in table) for column in range(len(head))]
-    return [
-        "  ".join(
-            _padded(cell, wide, to_right=name in numbers)
-            for cell, wide, name in zip(row, widths, head, strict=True)
-        ).rstrip()
-        for row in table
-    ]
-
-
-def _padded(cell: str, width: int, *, to_right: bool) -> str:
-    blanks = " " * (width - cells(cell))
-    return blanks + cell if to_right else cell + blanks
 
 
 def local(at: str) -> str:
@@ -346,7 +283,7 @@ def _row(process: ProcessStatus) -> Row:
         str(process["failed"]),
         size(process["rss_bytes"]),
         duration(process["heartbeat_age_s"]),
-        _detail(process),
+        detail(process),
     )
     return dict(zip(_COLUMNS, map(escape, cells), strict=True))
 
@@ -364,7 +301,8 @@ def _exit(last: LastExit | None) -> str:
     return last["signal"] or f"exit {last['code']}"
 
 
-def _detail(process: ProcessStatus) -> str:
+def detail(process: ProcessStatus) -> str:
+    """Say the one thing that matters of a process: what is wrong, or what it has to do."""
     parts = []
     if process["state"] in _BAD_STATES:
         # Of a FATAL one `why` tells more: which limit it has met.
@@ -399,26 +337,3 @@ def _waits(process: ProcessStatus) -> bool:
 def _failures(process: ProcessStatus) -> str:
     failures, most = process.get("failures"), process.get("max_failures")
     return f" ({failures} of {most})" if failures and most else ""
-
-
-def _fitting_columns(rows: Sequence[Row], width: int | None) -> list[str]:
-    """Give the columns that a terminal has room for."""
-    columns = list(_COLUMNS)
-    wide = {name: max(len(name), *(len(row[name]) for row in rows)) + 2 for name in columns}
-    wide["DETAIL"] = min(wide["DETAIL"], _DETAIL_ROOM)
-    for name in _SPARED:
-        if width is None or sum(wide[kept] for kept in columns) <= width:
-            break
-        columns.remove(name)
-    return columns
-
-
-def paint(line: str, word: str, colour: bool) -> str:
-    """Give a word of a line its colour, the first time that it stands there."""
-    if not colour or word not in _COLOURS:
-        return line
-    return line.replace(word, f"\x1b[{_COLOURS[word]}m{word}\x1b[0m", 1)
-
-
-def _paint_row(line: str, process: ProcessStatus | None, colour: bool) -> str:
-    return line if process is None else paint(line, process["state"], colour)

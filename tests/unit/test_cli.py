@@ -81,11 +81,9 @@ def test_help_lists_every_command(run: Run) -> None:
     "words",
     [
         ["reload"],
-        ["top"],
         ["cron", "list"],
         ["init", "."],
         ["upgrade"],
-        ["status", "--watch"],
         ["check", "--show"],
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from supervisor import explain
+from supervisor.columns import cut
 from supervisor.insight import Backoff, Death, Why
 
 
@@ -135,7 +136,7 @@ def test_nothing_is_broken_by_a_narrow_terminal_or_by_what_a_process_prints() ->
     nasty = reason(deaths=[death(log_tail=["\x1b[31m" + "x" * 300, "日本" * 80])])
     for width in (20, 40, 80):
         lines = explain.lines([nasty, WELL], width=width)
-        assert all(explain.cut(line, width) == line for line in lines)
+        assert all(cut(line, width) == line for line in lines)
         assert not any("\x1b" in line for line in lines)
     painted = explain.lines([FAILING], colour=True)[0]
     assert "\x1b[33mBACKOFF\x1b[0m" in painted
