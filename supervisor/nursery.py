@@ -23,16 +23,20 @@ from supervisor import cgroups, child, envfile, passage
 from supervisor.capture import Capture
 from supervisor.config import Config, Job
 from supervisor.errors import SpawnError
-from supervisor.lines import Source
+from supervisor.lines import Source, escape
 from supervisor.loop import READ, Loop, now
 from supervisor.notify import Listener
 from supervisor.process import Pipes, Prepared, Process, spawn
 from supervisor.seat import Seat, Seats
-from supervisor.slot import OVERDUE, READY, Slot
+from supervisor.secret import mask
+from supervisor.slot import OVERDUE, READY, UNREADY, Slot
 from supervisor.states import Kind, State
 
 BATCH: Final = 32
 """So many processes are forked in one go, at most; their pipes are open together."""
+
+_LONGEST_COMPLAINT: Final = 500
+"""Bytes of the words in which a process says why it is not ready."""
 
 _log = logging.getLogger("supervisor")
 
@@ -45,6 +49,9 @@ class Parent(Protocol):
 
     def on_spawned(self, seat: Seat) -> None:
         """Take note of a process that has just been forked."""
+
+    def on_complaint(self, seat: Seat, words: str) -> None:
+        """Take note of why a process cannot do its work though it runs; nothing: it can again."""
 
     def on_death(self, seat: Seat) -> None:
         """See to a process whose pidfd is readable."""
@@ -108,6 +115,7 @@ class Nursery:
             seat.incarnation += 1
             seat.page.forget_beat()
             seat.exit = None
+            seat.complaint = ""
             seat.forget_last_stop()
             try:
                 prepared.append((seat, Prepared.make(partial(self._launch, seat))))
@@ -208,6 +216,10 @@ class Nursery:
     def _on_report(self, seat: Seat, line: bytes) -> None:
         if line == READY:
             self._parent.happen_to(seat, Kind.READY)
+            self._parent.on_complaint(seat, "")
+        elif line.startswith(UNREADY + b" "):
+            words = line.removeprefix(UNREADY + b" ")[:_LONGEST_COMPLAINT]
+            self._parent.on_complaint(seat, escape(mask(words.decode(errors="replace"))))
         elif line == OVERDUE:
             self._parent.happen_to(seat, Kind.OVERDUE)
 

@@ -77,6 +77,7 @@ class Seat:
     abandoned: int = 0
     killed: bool = False
     cgroup: Path | None = None
+    complaint: str = ""  # why it cannot do its work though it runs, in its own words
     deaths: deque[Death] = field(default_factory=lambda: deque(maxlen=DEATHS))
 
     @property
@@ -119,7 +120,9 @@ class Seat:
 
     def ready(self, now: float) -> bool:
         """Say whether its process can do its work, or has done it."""
-        return self.status.ready and self.exit is None and not self.is_stuck(now)
+        if self.exit is not None or self.complaint:
+            return False
+        return self.status.ready and not self.is_stuck(now)
 
     def is_stuck(self, now: float) -> bool:
         """Say whether a consumer has finished nothing for `progress_timeout`, while work waits."""
@@ -216,6 +219,8 @@ class Seat:
             return f"waiting for pid {min(self.predecessors)}, of an earlier master, to end"
         if self.exit is not None and self.leftovers:
             return f"waiting for pid {min(self.leftovers)}, begun by it, to end"
+        if self.status.ready and self.complaint:
+            return f"not ready: {self.complaint}"
         if self.status.ready and self.is_stuck(now):
             limit = f"{self.job.progress_timeout:g}s"
             return f"not ready: {self.page.read().backlog} wait, and nothing was done for {limit}"

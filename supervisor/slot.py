@@ -31,7 +31,10 @@ RESUME: Final = b"resume"
 """Take new work again."""
 
 READY: Final = b"ready"
-"""The child can do its work. Sent once."""
+"""The child can do its work. Sent once, and after each `unready`."""
+
+UNREADY: Final = b"unready"
+"""`unready WHY`: it runs, and cannot do its work for a reason outside of it."""
 
 OVERDUE: Final = b"overdue"
 """A call of a handler has outlived `handler_timeout`: the child drains the rest and leaves."""

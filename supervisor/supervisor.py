@@ -328,6 +328,13 @@ class Supervisor:
         self._note_transition(seat, seat.spawned_from, State.STARTING)
         self.precedence.changed()
 
+    def on_complaint(self, seat: Seat, words: str) -> None:
+        """Note why a process cannot do its work though it runs, or that it can again."""
+        if words != seat.complaint:
+            seat.complaint = words
+            self.wake_waiting()
+            self._outside.changed()
+
     def _set_alarms(self, seat: Seat) -> None:
         deadline = seat.status.deadline
         if deadline is None:

@@ -23,15 +23,18 @@ import math
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from supervisor.board import UNKNOWN, Phase
+from supervisor.board import Phase
 from supervisor.errors import ExitCode
 from supervisor.slot import OVERDUE, Fallen
 from workers import supply
+from workers.backlog import Backlog
+from workers.base import Unavailable
 from workers.batches import Intake, threads_of, width_of
+from workers.breaker import Breaker, Fate, Ruling
 from workers.calls import Caller
 from workers.gate import FREE, Gate, Leave
 from workers.handlers import TopicHandlers
@@ -57,10 +60,6 @@ _FETCH: Final = 100
 
 _GIVING_BACK_S: Final = 0.1
 """What a fast stop keeps of its second to give back what is not finished."""
-
-_BACKLOG_EVERY_S: Final = 1.0
-_BACKLOG_SHARE: Final = 100
-"""Counting the backlog may take one hundredth of the time."""
 
 _DRAIN: Final = "drain"
 _QUIET: Final = "quiet"
@@ -88,7 +87,7 @@ class Consumer:
         self._context = child.context()
         self._handlers = TopicHandlers(job)
         self._judge = Judge(job, child.slot.name, self._context.logger)
-        self._topics = [topic.name for topic in job.topics]
+        self._backlog = Backlog(self._source, self._page, [topic.name for topic in job.topics])
         self._turns = Turns(job.topics, job.order_topics)
         width, threads = width_of(job), threads_of(job, job.concurrency)
         self._appetite = Appetite(threads * width, job.queue_size)
@@ -97,6 +96,8 @@ class Consumer:
         self._pool = Pool(threads, call, self._page, self._doorbell, width=width)
         self._intake = Intake(self._pool, width)
         self._overdue = Overdue(self._pool, job.handler_timeout)
+        self._breaker = Breaker(job.retry_backoff_max, job.retry_backoff)
+        self._complaint = ""
         self._leases = Leases(self._source, job.lease)
         self._settlement = Settlement(self._page, threads * width, self._leases.forget)
         self._suspect: Task | None = None
@@ -104,12 +105,12 @@ class Consumer:
         self._fallen: deque[Fallen] = deque(child.slot.fallen)
         self._trouble = Trouble()
         self._next_fetch = 0.0
-        self._next_backlog = 0.0
         self._draining = False
         self._give_up_at: float | None = None
         self.gate = Gate()
         self.gate.add(self._pace)
         self.gate.add(self._backpressure)
+        self.gate.add(self._breaker.brake)
         self._poll = select.poll()
         self._poll.register(self._doorbell.fd, select.POLLIN)
 
@@ -184,8 +185,8 @@ class Consumer:
             yield self._settle
         if wanted:
             yield partial(self._fetch, wanted)
-        if now >= self._next_backlog and not self._draining:
-            yield self._count_backlog
+        if now >= self._backlog.next_count and not self._draining:
+            yield self._backlog.count
 
     def _attempt(self, step: Callable[[], None]) -> bool:
         """Do one thing with the source; when it is in trouble, say so once and come back later."""
@@ -193,7 +194,7 @@ class Consumer:
             step()
         except SourceTrouble as error:
             self._trouble.met(error, time.monotonic())
-            self._page.set_backlog(UNKNOWN)
+            self._backlog.lose_sight()
             return False
         self._trouble.over(time.monotonic())
         return True
@@ -218,6 +219,7 @@ class Consumer:
             self._isolate(deliveries, begun)
             return
         for delivery in deliveries:
+            self._breaker.fetched(delivery.number)
             self._intake.submit(self._leases[delivery.number])
         self._pool.low = self._appetite.ahead // 2
 
@@ -229,6 +231,7 @@ class Consumer:
                 self._settlement.add(*sentence, now)
             elif delivery.suspect and self._suspect is None:
                 self._suspect = self._leases[delivery.number]
+                self._breaker.fetched(delivery.number)
                 self.gate.bar(_SUSPECT)
             else:
                 self._give_back(self._leases[delivery.number], now)
@@ -249,16 +252,40 @@ class Consumer:
         for task in self._pool.collect():
             if task.expired:
                 self._leases.forget((task.delivery,))
+                self._breaker.given_back(task.delivery.number, now)
                 continue
             self._page.observe(task.seconds)
             self._appetite.observe(task.seconds)
-            if task.spoiled:
+            if task.spoiled and not isinstance(task.error, Unavailable):
                 self._call_alone(task, now)
-                continue
-            sentence = self._judge.judge(task, stopping=self._child.stop.stopping)
-            self._settlement.add(*sentence, now)
+            else:
+                self._decide(self._breaker.rule(task, now), now)
+        self._decide(self._breaker.due(now, all_of_them=self._draining), now)
+        self._heed_breaker(now)
         if self._suspect is None and not self._intake.outstanding:
             self.gate.lift(_SUSPECT)
+
+    def _decide(self, rulings: Iterable[Ruling], now: float) -> None:
+        for task, fate in rulings:
+            if fate is Fate.SPARE:
+                sentence = self._judge.spare(task)
+            else:
+                sentence = self._judge.judge(task, stopping=self._child.stop.stopping)
+            self._settlement.add(*sentence, now)
+
+    def _heed_breaker(self, now: float) -> None:
+        """Tell when the system behind goes down, and when it is back; untried messages go back."""
+        why = self._breaker.circuit.why
+        if why == self._complaint:
+            return
+        if not self._complaint:
+            _log.error("%s; one message probes each %gs", why, self._job.retry_backoff_max)
+            for task in self._intake.take_back():
+                self._give_back(task, now)
+        elif not why:
+            _log.info("available again, it was: %s", self._complaint)
+        self._complaint = why
+        self._child.report.complain(why)
 
     def _call_alone(self, task: Task, now: float) -> None:
         """Call a message again whose batch has failed: only what it does alone is its own."""
@@ -273,6 +300,7 @@ class Consumer:
 
     def _give_back(self, task: Task, now: float) -> None:
         self._settlement.give_back(task.delivery, now)
+        self._breaker.given_back(task.delivery.number, now)
 
     def _watch_calls(self, now: float) -> None:
         """Leave as soon as all else is done, when a call of a handler does not come to its end."""
@@ -317,18 +345,6 @@ class Consumer:
         self._fallen.append(fallen)
         self._doorbell.ring()
 
-    def _count_backlog(self) -> None:
-        begun = time.monotonic()
-        waiting = self._source.backlog(self._topics)
-        self._page.set_backlog(waiting)
-        paused = self._source.paused(self._topics)
-        self._page.set_paused(place for place, topic in enumerate(self._topics) if topic in paused)
-        if not waiting:
-            # The patience of `progress_timeout` begins when work comes, not after the last of it.
-            self._page.progressed(time.monotonic_ns())
-        took = time.monotonic() - begun
-        self._next_backlog = begun + max(_BACKLOG_EVERY_S, took * _BACKLOG_SHARE)
-
     # --- leaving
 
     def _begin_drain(self, now: float) -> None:
@@ -350,6 +366,7 @@ class Consumer:
             self._page.progressed(time.monotonic_ns())
 
     def _give_back_unbegun(self, now: float) -> None:
+        self._decide(self._breaker.due(now, all_of_them=True), now)
         for task in self._intake.take_back():
             self._give_back(task, now)
         if self._suspect is not None:
@@ -386,7 +403,7 @@ class Consumer:
     def _show(self, now: float) -> None:
         self._beat()
         busy = self._pool.busy()
-        self._page.set_in_flight(busy + self._settlement.called())
+        self._page.set_in_flight(busy + self._settlement.called() + self._breaker.undecided)
         self._pool.eager = not len(self._settlement)
         if not self._child.title.is_due(now):
             return
@@ -409,6 +426,7 @@ class Consumer:
             due = self._settlement.due_at()
             if due is not None:
                 wake_at = min(wake_at, due)
+            wake_at = min(wake_at, self._breaker.due_at())
             leave = self.gate.leave(now)
             wake_at = min(wake_at, now if leave.room else leave.again_at)
             wake_at = min(wake_at, self._leases.next_renewal)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import random
+from typing import Final
 
 from supervisor.config import Job
 from workers import codec, retry
-from workers.base import Reject, Retry, Skip
+from workers.base import Reject, Retry, Skip, Unavailable
 from workers.pool import Task
 from workers.retry import Decision, Verdict
 from workers.sources.source import Burial
@@ -25,6 +26,10 @@ class Unhandled(Skip):
 
 class Crashed(Exception):
     """What the dead letter of a message says that killed its processes."""
+
+
+_WORDS: Final = (Skip, Reject, Retry, Unavailable, Crashed)
+"""What speaks for itself, without the name of its class or a traceback."""
 
 
 class Judge:
@@ -45,6 +50,15 @@ class Judge:
             return decision, None
         self._tell(task, task.error, decision)
         return decision, self._burial(task, decision)
+
+    def spare(self, task: Task) -> Sentence:
+        """Decide on a task that met a system that is down."""
+        self._log.info(
+            "message waits, without a failure: %s",
+            _in_words(task.error),
+            extra={"topic": task.delivery.topic, "message_id": task.id},
+        )
+        return retry.spare(task.delivery, self._policy), None
 
     def tell_batch(self, task: Task) -> None:
         """Log that a batch has failed as a whole; `task` is one of it."""
@@ -123,7 +137,7 @@ def _in_words(error: BaseException | None) -> str:
         text = str(error)
     except Exception:  # its own __str__ fails; what it is about is lost, the message is not
         return type(error).__name__
-    if isinstance(error, (Skip, Reject, Retry, Crashed)):
+    if isinstance(error, _WORDS):
         return text or type(error).__name__
     return f"{type(error).__name__}: {text}"
 
@@ -135,4 +149,4 @@ def _writable(text: str) -> str:
 
 def _trace(error: BaseException) -> BaseException | None:
     """Give the error where its traceback tells something: not for our own words."""
-    return None if isinstance(error, (Skip, Reject, Retry, Crashed)) else error
+    return None if isinstance(error, _WORDS) else error

@@ -35,6 +35,10 @@ class Report:
         """Say that the process can do its work."""
         self.line(slot.READY)
 
+    def complain(self, why: str) -> None:
+        """Say why the process cannot do its work though it runs; nothing: it can again."""
+        self.line(slot.UNREADY + b" " + why.encode(errors="replace") if why else slot.READY)
+
     def line(self, text: bytes) -> None:
         """Write one line; without a reader, or in a fork of this process, do nothing."""
         rest = memoryview(text + b"\n")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
-from workers.base import Reject, Retry, Skip
+from workers.base import Reject, Retry, Skip, Unavailable
 from workers.sources.source import Delivery
 
 MAX_CRASHES: Final = 3
@@ -80,6 +80,8 @@ def decide(
     if isinstance(error, Retry):
         after = policy.delay_s(called.attempts, chance) if error.after is None else error.after
         return Decision(Verdict.RETRIED, called, after)
+    if isinstance(error, Unavailable):
+        return spare(delivery, policy)
     if stopping:
         return Decision(Verdict.RETURNED, replace(delivery, suspect=False))
     failed = replace(called, failures=delivery.failures + 1)
@@ -87,6 +89,16 @@ def decide(
         return Decision(Verdict.DEAD, failed, failed=True)
     delay_s = policy.delay_s(failed.failures, chance)
     return Decision(Verdict.RETRIED, failed, delay_s, failed=True)
+
+
+def spare(delivery: Delivery, policy: Policy) -> Decision:
+    """Give back what met a system that is down: no call is counted, and no retry is burned.
+
+    It comes when the next probe is due, but after those that have waited: a message that is the
+    reason itself, by an address that only it has, does not stand in the way of the others.
+    """
+    untried = replace(delivery, suspect=False)
+    return Decision(Verdict.RETURNED, untried, policy.backoff_max_s)
 
 
 def _called(one: Delivery) -> Delivery:

@@ -16,7 +16,7 @@ from typing import Any
 from supervisor.config import Job
 from supervisor.secret import Secret
 from tests.helpers.forked import queue_job
-from workers import Context, Message, Reject, Retry, Skip
+from workers import Context, Message, Reject, Retry, Skip, Unavailable
 
 _NEVER = threading.Event()
 
@@ -104,6 +104,10 @@ def _wait(orders: Mapping[str, Any], context: Context) -> None:
         _never_end()
     if orders.get("until_overdue"):
         context.stop.wait(60)
+    if "needs" in orders and not Path(context.options["gate"]).exists():
+        raise {"unavailable": Unavailable("shop"), "refused": ConnectionRefusedError("no")}[
+            orders["needs"]
+        ]
     if orders.get("until_stop"):
         context.stop.wait(60)
         raise OSError("the stop broke it")

@@ -1,0 +1,42 @@
+"""A system behind a consumer that is down, as an operator meets it: running, and not ready."""
+
+from __future__ import annotations
+
+from tests.conftest import Supervise
+from tests.helpers.ledger import SOURCE
+from tests.helpers.sections import section
+
+SHOP = """
+from ledger import is_open, note
+from workers import Unavailable
+
+def handle(message, context):
+    if not is_open("gate"):
+        raise Unavailable("redis://shop:hunter2@db/0")
+    note("ended", message.data)
+"""
+
+
+def test_it_is_running_and_not_ready_and_says_why(supervise: Supervise) -> None:
+    jobs = section(
+        "orders",
+        type="queue",
+        url="sqlite:///queue.db",
+        topics="orders",
+        handler="shop:handle",
+        retries=0,
+        retry_backoff="50ms",
+        retry_backoff_max="200ms",
+    )
+    supervisor = supervise(jobs, {"shop": SHOP, "ledger": SOURCE})
+    supervisor.cli("publish", "orders", stdin="1\n2\n3\n")
+    row = supervisor.wait_process("orders:0", lambda row: not row["ready"])
+    assert row["state"] == "RUNNING"
+    assert row["why"] == "not ready: redis://shop:***@db/0 is unavailable"
+    assert not supervisor.status()["master"]["ready"]
+    assert supervisor.cli("status", "--check").returncode == 1
+    supervisor.write("gate", "")
+    row = supervisor.wait_process("orders:0", lambda row: row["ready"] and row["done"] == 3)
+    assert (row["failed"], row["dead"], row["why"]) == (0, 0, "ready")
+    assert supervisor.status()["master"]["ready"]
+    supervisor.wait_line("available again, it was:")
