@@ -66,6 +66,9 @@ class Job:
     stop_timeout: float = 30.0
     stop_signal: int = 15
     depends_on: tuple[Dependency, ...] = ()
+    max_memory: int | None = None
+    max_lifetime: float | None = None
+    max_messages: int | None = None
     user: User | None = None
     group: Group | None = None
     umask: int | None = None

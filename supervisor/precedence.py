@@ -54,6 +54,7 @@ class Precedence:
         """Take a seat that is no more out of all queues."""
         self._held.pop(seat.name, None)
         self._to_stop.pop(seat.name, None)
+        self.changed()
 
     def in_order(self, seats: Iterable[Seat]) -> list[Seat]:
         """Give these seats so that each stands behind those it depends on."""
@@ -112,7 +113,8 @@ class Precedence:
         return f"waiting for {waited}" + (f" ({obstacle})" if obstacle else "")
 
     def _of(self, job: str) -> list[Seat]:
-        return [seat for seat in self._seats.by_name.values() if seat.job.name == job]
+        seats = self._seats.by_name.values()
+        return [seat for seat in seats if seat.job.name == job and not seat.leaving]
 
     def _graph(self) -> dict[str, list[str]]:
         return {

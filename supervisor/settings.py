@@ -309,18 +309,20 @@ _COMMON: Final = (
         " (`enable`, `jobs`, no processes) not at all. A restart after a death or a recycle does"
         " not wait. At the stop of everything the other is asked when this one is gone",
     ),
-    _later(
-        "max_memory", _one(values.size_or("off")), "off", "recycle a process above this size", LIVE
+    _live(
+        "max_memory",
+        _one(values.size_or("off")),
+        "off",
+        "recycle a process whose resident memory is above this: it drains, and its successor"
+        " follows at once; one process of a job at a time; 10 % jitter downwards",
     ),
-    _later(
-        "max_lifetime", _one(values.duration_or("off")), "off", "recycle an older process", LIVE
-    ),
-    _later(
+    _live("max_lifetime", _one(values.duration_or("off")), "off", "recycle an older process"),
+    _live(
         "max_messages",
         _one(values.number_or("off", 1, 1 << 50)),
         "off",
-        "recycle a process after so many messages",
-        LIVE,
+        "recycle a process after so many messages, or runs of a `scheduled` job",
+        types=EVERY - {"worker", "program"},
     ),
     *_PLACE,
     Setting(

@@ -52,6 +52,7 @@ from supervisor.precedence import Precedence
 from supervisor.preload import PreloadError, freeze, modules, preload
 from supervisor.probe import probe, search_path
 from supervisor.process import Exit
+from supervisor.recycling import Recycling
 from supervisor.rolling import Rolling
 from supervisor.seat import TAIL_LINES, Seat, Seats, timestamp
 from supervisor.stacks import StackDumps
@@ -140,6 +141,7 @@ class Supervisor:
         self._inbox: deque[tuple[Seat, Event, Exit | None]] = deque()
         self._is_at_work = False
         self.rolling = Rolling(self)
+        self.recycling = Recycling(self)
         self._outside = Outside(config, self.loop, self._seats, ready_fd)
         self.precedence = Precedence(self.loop, self._seats, self)
 
@@ -269,6 +271,7 @@ class Supervisor:
         *,
         how: Exit | None = None,
         window_s: float | None = None,
+        why: str = "",
     ) -> None:
         """Take in one event; it is answered when those before it are.
 
@@ -276,8 +279,8 @@ class Supervisor:
         ready at once), and each event sees the world that the one before it has left.
         """
         code, number = (how.code, how.signal) if how is not None else (None, None)
-        lacked_memory = how is not None and how.out_of_memory
-        event = Event(kind, now(), code, number, _chance(), window_s, out_of_memory=lacked_memory)
+        lacked = how is not None and how.out_of_memory
+        event = Event(kind, now(), code, number, _chance(), window_s, why, out_of_memory=lacked)
         self._inbox.append((seat, event, how))
         if self._is_at_work:
             return
@@ -372,6 +375,7 @@ class Supervisor:
         if seat.status.state is State.RUNNING:
             seat.fallen = ()
             self._watch_heartbeat(seat)
+            self.recycling.watch(seat)
         if seat.status.state is State.FATAL and self.precedence.is_needed(seat):
             self._outside.fatal(seat)
         if seat.status.state is State.FATAL and seat.job.on_fatal == "exit" and not self.stopping:

@@ -133,10 +133,13 @@ def size(text: str) -> int:
 
 
 def size_or(word: str) -> Callable[[str], int | None]:
-    """Make a reader of sizes that gives None for the word (`off`)."""
+    """Make a reader of sizes above zero that gives None for the word (`off`)."""
 
     def read(text: str) -> int | None:
-        return None if text.strip().lower() == word else size(text)
+        found = None if text.strip().lower() == word else size(text)
+        if found == 0:
+            raise ValueError(f"{quoted(text)} is too small; write {word} for no limit")
+        return found
 
     return read
 

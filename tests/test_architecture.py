@@ -25,7 +25,7 @@ LAYERS = (
     "frames screen",
     "workers_commands",
     "console supervisor explain",
-    "verbs",
+    "verbs recycling",
     "crew",
     "inquest rolling stacks client render nursery burial orders outside vigil precedence",
     "control capture probe preload seat remains followers",

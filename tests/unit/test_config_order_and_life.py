@@ -81,3 +81,36 @@ def test_a_default_of_all_jobs_needs_an_exception() -> None:
 )
 def test_a_wrong_dependency_is_told_at_its_line(text: str, expected: str) -> None:
     assert problem(text).startswith(f"w.ini:4: [daemon:w] depends_on: {expected}")
+
+
+QUEUE = "[daemon:q]\ntype = queue\nurl = sqlite:///q.db\ntopics = a\nhandler = a:b\n"
+
+
+def test_limits_of_a_life() -> None:
+    text = ONE + "max_memory = 256MB\nmax_lifetime = 1d\n" + QUEUE + "max_messages = 1000\n"
+    worker, queue = read(text).jobs
+    assert (worker.max_memory, worker.max_lifetime) == (256 << 20, 86400)
+    assert (queue.max_memory, queue.max_lifetime, queue.max_messages) == (None, None, 1000)
+    worker, queue = read("[daemon]\nmax_messages = 5\nmax_memory = off\n" + ONE + QUEUE).jobs
+    assert (worker.max_messages, queue.max_messages, queue.max_memory) == (None, 5, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("max_memory = 0", 'max_memory: "0" is too small; write off for no limit'),
+        ("max_memory = 5%", 'max_memory: "5%" is no size; write 64KB, 512MB or 2GB'),
+        ("max_lifetime = 0", 'max_lifetime: "0" is too short; at least 1ms'),
+        (
+            "max_messages = 10",
+            "max_messages: not a key of type worker, but of asgi, grpc, kafka, q",
+        ),
+    ],
+)
+def test_a_wrong_limit_is_told_at_its_line(line: str, expected: str) -> None:
+    assert problem(ONE + line + "\n").startswith(f"w.ini:4: [daemon:w] {expected}")
+
+
+def test_a_program_has_no_messages() -> None:
+    text = "[daemon:p]\ntype = program\ncommand = true\nmax_messages = 10\n"
+    assert problem(text).startswith("w.ini:4: [daemon:p] max_messages: not a key of type program")
