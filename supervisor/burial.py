@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from supervisor import cgroups, descendants, memory
+from supervisor import cgroups, descendants, kernel, memory
 from supervisor.capture import Capture
 from supervisor.loop import Loop, now
-from supervisor.process import Exit
+from supervisor.process import Exit, signal_group
 from supervisor.seat import Seat, Seats
 from supervisor.slot import FALLEN, Fallen
 from supervisor.states import Cause, State
@@ -25,6 +25,11 @@ from supervisor.states import Cause, State
 LOOK_AGAIN_S: Final = 0.005
 LOOKS: Final = 100
 """So often, and so far apart, we ask a process that does not tell whose it is."""
+
+BLIND_S: Final = 1.0
+"""So long a burial waits for a /proc that cannot be read; then the job comes back without it."""
+
+BLIND_LOOK_S: Final = 0.1
 
 TYPES_WITH_LEASES: Final = frozenset({"queue"})
 
@@ -52,6 +57,7 @@ class Burial:
         self._witness = memory.Witness.of_this_machine()
         self._looks: dict[int, int] = {}
         self._unclear: set[int] = set()
+        self._blind_since: float | None = None
 
     def begin(self, seat: Seat) -> bool:
         """Reap a process whose pidfd has turned readable; False when it lives after all."""
@@ -85,10 +91,38 @@ class Burial:
         self._loop.soon(self, self._sweep)
 
     def _sweep(self) -> None:
-        left, is_clear = self._left_behind()
+        try:
+            left, is_clear = self._left_behind()
+        except kernel.Unreadable as error:
+            self._go_on_blind(error)
+            return
+        if self._blind_since is not None:
+            self._blind_since = None
+            kernel.keep_spare()
+            _log.info("/proc can be read again")
         for seat in list(self._seats.by_pid.values()):
             if seat.exit is not None:
                 self._go_on(seat, left.get(seat.name, set()), is_clear=is_clear)
+
+    def _go_on_blind(self, error: OSError) -> None:
+        """Do what can be done without /proc: kill the group of each dead process, wait a little.
+
+        What has left its group is not seen until it can be read again, but a job that never came
+        back would be worse.
+        """
+        moment = now()
+        if self._blind_since is None:
+            self._blind_since = moment
+            _log.error(
+                "cannot read /proc (%s): what dead processes have left is ended by group only",
+                error.strerror,
+            )
+        for seat in list(self._seats.by_pid.values()):
+            if seat.exit is not None and seat.process is not None:
+                signal_group(seat.process.pid, signal.SIGKILL)
+                if moment - self._blind_since >= BLIND_S:
+                    self._end(seat)
+        self._loop.at(self, moment + BLIND_LOOK_S, self._look_again)
 
     def _go_on(self, seat: Seat, left: set[int], *, is_clear: bool) -> None:
         """End what the dead process has left; it counts as gone when all of that is.

@@ -16,6 +16,7 @@ import os
 import re
 import signal
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Final
 
 from supervisor import kernel
@@ -29,7 +30,10 @@ _TITLE: Final = re.compile(r"^supervisor: \w+ \[([a-z][a-z0-9_.-]*:\d+)\]")
 
 
 def adopted(known: Iterable[int]) -> set[int]:
-    """Give our children that are none of the `known` ones: orphans of the jobs' making."""
+    """Give our children that are none of the `known` ones: orphans of the jobs' making.
+
+    Raises: kernel.Unreadable.
+    """
     return set(kernel.children(os.getpid())).difference(known)
 
 
@@ -39,6 +43,7 @@ def reap_orphans(known: Iterable[int]) -> set[int]:
     Each is waited for by its own pid: `waitpid(-1)` would take the exit status of a job's process
     away from its pidfd. One that has died since we looked has left its children to us, so we look
     again until none has.
+    Raises: kernel.Unreadable.
     """
     known = set(known)
     while True:
@@ -133,7 +138,7 @@ def board_name(instance: str) -> str:
 
 
 def with_descendants(pids: Iterable[int]) -> Iterator[int]:
-    """Give the processes and everything below them, parents first."""
+    """Give the processes and everything below them, parents first, as far as /proc tells."""
     waiting = list(pids)
     seen: set[int] = set()
     while waiting:
@@ -141,7 +146,8 @@ def with_descendants(pids: Iterable[int]) -> Iterator[int]:
         if pid not in seen:
             seen.add(pid)
             yield pid
-            waiting.extend(kernel.children(pid))
+            with suppress(kernel.Unreadable):
+                waiting.extend(kernel.children(pid))
 
 
 def signal_all(pids: Iterable[int], number: int) -> None:

@@ -7,12 +7,16 @@ call, and every child would pay it again.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
@@ -28,6 +32,14 @@ _PF_KTHREAD: Final = 0x00200000
 _ALL_BLOCKED: Final = 32
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+# No descriptor is left to look with: in this process, or in the whole system.
+_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_GONE: Final = frozenset({errno.ENOENT, errno.ESRCH})
+# With hidepid=1 others' processes are listed and hidden. Source: proc(5)
+_HIDDEN: Final = frozenset({errno.EACCES, errno.EPERM})
+
+T = TypeVar("T")
 
 BOOT: Final = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 """The kernel's name for this boot: a pid and start time of another one mean nothing."""
@@ -122,12 +134,68 @@ class Facts:
         return bool(self.flags & _PF_KTHREAD)
 
 
+class Unreadable(OSError):
+    """/proc does not tell: not that something is gone, but that we cannot see it."""
+
+
+class _Spare:
+    """A descriptor that is given up for a look at /proc when there is no other.
+
+    Who is not seen for want of a descriptor would count as gone, and a job would get its successor
+    beside what its dead process has left. A fork has no use of it: there its number is another's.
+    """
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._pid = 0
+
+    def keep(self) -> None:
+        """Open it, unless it is open."""
+        if self._pid != os.getpid() or self._fd < 0:
+            self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            self._pid = os.getpid()
+
+    def drop(self) -> None:
+        """Close it."""
+        if self._pid == os.getpid() and self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+    def lend(self, read: Callable[[str], T], path: str) -> T:
+        """Read with its number, and take it back. Raises: OSError."""
+        self.drop()
+        try:
+            return read(path)
+        finally:
+            with suppress(OSError):  # somebody else was quicker: there is none for now
+                self.keep()
+
+    @property
+    def is_there(self) -> bool:
+        """Say whether there is one to lend."""
+        return self._fd >= 0 and self._pid == os.getpid()
+
+
+_spare: Final = _Spare()
+
+keep_spare = _spare.keep
+"""Keep a descriptor for looks at /proc in need. Runs in: supervisor, once it has begun."""
+
+drop_spare = _spare.drop
+"""Close the spare descriptor, when the supervisor leaves."""
+
+
 def facts(pid: int) -> Facts | None:
-    """Read the facts of a process; None when there is none, or /proc cannot be read."""
+    """Read the facts of a process; None when there is none, or it is hidden from us.
+
+    Raises: Unreadable when nothing can be known.
+    """
     try:
         text = _read(f"/proc/{pid}/stat")
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in _GONE or error.errno in _HIDDEN:
+            return None
+        raise Unreadable(error.errno, error.strerror, error.filename) from None
     # The name may hold blanks and brackets; the fields begin after the last bracket.
     fields = text[text.rindex(b")") + 2 :].split()
     return Facts(
@@ -142,8 +210,15 @@ def facts(pid: int) -> Facts | None:
 
 
 def own_start() -> int:
-    """Give the start of this process, as `Facts.started`; on the way of every child's start."""
-    return int(_read("/proc/self/stat").rpartition(b")")[2].split()[19])
+    """Give the start of this process, as `Facts.started`; on the way of every child's start.
+
+    0 when /proc cannot be read: no other process has that.
+    """
+    try:
+        text = _read("/proc/self/stat")
+    except OSError:
+        return 0
+    return int(text.rpartition(b")")[2].split()[19])
 
 
 def children(pid: int) -> tuple[int, ...]:
@@ -151,19 +226,28 @@ def children(pid: int) -> tuple[int, ...]:
 
     Source: /proc/PID/task/TID/children, proc(5). Measured: 28 us for a leaf, where a walk over
     all of /proc takes 14 ms.
+    Raises: Unreadable when it cannot be known; for ourselves, whenever it cannot be read.
     """
     found: list[int] = []
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):
+        for task in _list(f"/proc/{pid}/task"):
             found.extend(map(int, _read(f"/proc/{pid}/task/{task}/children").split()))
-    except OSError:
-        return tuple(found)
+    except OSError as error:
+        # Our own list is never gone: then it is all of /proc that is.
+        if error.errno not in _GONE or pid == os.getpid():
+            raise Unreadable(error.errno, error.strerror, error.filename) from None
     return tuple(found)
 
 
 def processes() -> tuple[int, ...]:
-    """Give the pids of all processes that this one can see."""
-    return tuple(int(name) for name in os.listdir("/proc") if name.isdigit())
+    """Give the pids of all processes that this one can see. Raises: Unreadable."""
+    try:
+        found = tuple(int(name) for name in _list("/proc") if name.isdigit())
+    except OSError as error:
+        raise Unreadable(error.errno, error.strerror, error.filename) from None
+    if not found:
+        raise Unreadable(errno.ENOENT, os.strerror(errno.ENOENT), "/proc/self")
+    return found
 
 
 def environment_of(pid: int, name: bytes) -> bytes | None:
@@ -237,8 +321,12 @@ def threads() -> int:
 
     By the links of the folder, two and one for each: to list it would take a descriptor, which
     there may be none of when it matters. Source: proc_pid_task(5)
+    Without /proc those that Python knows of have to do.
     """
-    return os.stat("/proc/self/task").st_nlink - 2
+    try:
+        return os.stat("/proc/self/task").st_nlink - 2
+    except OSError:
+        return len(sys._current_frames())
 
 
 def descriptors() -> dict[int, str]:
@@ -253,6 +341,28 @@ def descriptors() -> dict[int, str]:
 
 
 def _read(path: str) -> bytes:
+    """Read a file of /proc to its end, with the spare descriptor if there is no other.
+
+    Raises: OSError.
+    """
+    return _lending(_read_now, path)
+
+
+def _list(path: str) -> list[str]:
+    """List a folder of /proc, with the spare descriptor if there is no other. Raises: OSError."""
+    return _lending(os.listdir, path)
+
+
+def _lending(read: Callable[[str], T], path: str) -> T:
+    try:
+        return read(path)
+    except OSError as error:
+        if error.errno not in _SHORTAGE or not _spare.is_there:
+            raise
+    return _spare.lend(read, path)
+
+
+def _read_now(path: str) -> bytes:
     """Read a file of /proc to its end.
 
     By descriptor: the objects of `open` and their buffer are twenty pages more for each fork to

@@ -38,6 +38,9 @@ BATCH: Final = 32
 _LONGEST_COMPLAINT: Final = 500
 """Bytes of the words in which a process says why it is not ready."""
 
+KEPT_FREE: Final = 128
+"""So many descriptors no process gets: for clients of the control socket, logs, looks at /proc."""
+
 _log = logging.getLogger("supervisor")
 
 
@@ -78,6 +81,7 @@ class Nursery:
         self._parent = parent
         self._tree = tree
         self._waiting: deque[Seat] = deque()
+        self._shortage = ""
         self._listeners: dict[str, Listener] = {}
         self._outfit = child.make_outfit()
         # Counted on from here, no process has the name of one under an earlier master, whose leases
@@ -118,7 +122,7 @@ class Nursery:
             seat.complaint = ""
             seat.forget_last_stop()
             try:
-                prepared.append((seat, Prepared.make(partial(self._launch, seat))))
+                prepared.append((seat, self._prepare(seat)))
             except SpawnError as error:
                 self._give_up(seat, error)
         spawned = spawn([one for _, one in prepared])
@@ -128,13 +132,36 @@ class Nursery:
             else:
                 self._welcome(seat, process)
 
+    def _prepare(self, seat: Seat) -> Prepared:
+        """Open what a process needs, unless nothing would be left for who wants to stop one.
+
+        Raises: SpawnError.
+        """
+        prepared = Prepared.make(partial(self._launch, seat))
+        limit = self._nofile[1]
+        # A new descriptor has the lowest number that is free.
+        if limit >= 8 * KEPT_FREE and prepared.pipes.highest() >= limit - KEPT_FREE:
+            prepared.pipes.close_ends_of_child()
+            prepared.pipes.close_ends_of_master()
+            raise SpawnError(
+                f"cannot open the pipes of a new process: {KEPT_FREE} of the {limit} descriptors "
+                "are kept for the control socket and the logs; raise the limit (LimitNOFILE)"
+            )
+        return prepared
+
     def _give_up(self, seat: Seat, error: SpawnError) -> None:
         seat.incarnation -= 1
         self.forget(seat)
-        _log.error("%s: %s", seat.name, error)
+        if str(error) != self._shortage:
+            # Once: the same shortage strikes each start until it is over.
+            self._shortage = str(error)
+            _log.error("%s: %s; tried again until it works", seat.name, error)
         self._parent.happen_to(seat, Kind.NOT_SPAWNED)
 
     def _welcome(self, seat: Seat, process: Process) -> None:
+        if self._shortage:
+            self._shortage = ""
+            _log.info("new processes can be started again")
         seat.process = process
         self._seats.by_pid[process.pid] = seat
         self._loop.watch(process.pidfd, READ, lambda _mask: self._parent.on_death(seat))

@@ -55,6 +55,10 @@ class Pipes:
             os.set_blocking(fd, False)
         return pipes
 
+    def highest(self) -> int:
+        """Give the highest number of them all."""
+        return max(*self.control, *self.report, *self.stdout, *self.stderr)
+
     def close_ends_of_child(self) -> None:
         """Close what only the child may hold, or a pipe's end could never be seen."""
         for fd in (self.control[0], self.report[1], self.stdout[1], self.stderr[1]):

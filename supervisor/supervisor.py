@@ -18,6 +18,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -162,6 +163,7 @@ class Supervisor:
     def _boot(self, early: signals.Early) -> None:
         config = self.config
         kernel.adopt_orphans()
+        kernel.keep_spare()
         # What a handler publishes goes by the same file; set once, for all children.
         os.environ["SUPERVISOR_CONF"] = str(config.path)
         self._instance = remains.instance(config.state_dir)
@@ -531,7 +533,10 @@ class Supervisor:
         """End the orphans that no job could be made answerable for, when all jobs are gone."""
         if self._seats.by_pid or not self.stopping:
             return
-        orphans = descendants.reap_orphans(())
+        with suppress(kernel.Unreadable):
+            self._tell_orphans(descendants.reap_orphans(()))
+
+    def _tell_orphans(self, orphans: set[int]) -> None:
         if not orphans:
             return
         if not self._orphans_told:
@@ -540,7 +545,11 @@ class Supervisor:
             self.loop.at("orphans", self._stop_by, self._kill_orphans)
 
     def _kill_orphans(self) -> None:
-        orphans = descendants.reap_orphans(())
+        try:
+            orphans = descendants.reap_orphans(())
+        except kernel.Unreadable:
+            self.loop.at("orphans", now() + 1.0, self._kill_orphans)
+            return
         for pid in orphans - self._orphans_killed:
             _log.warning("killing pid %d, an orphan of no known job", pid)
         self._orphans_killed |= orphans
@@ -554,7 +563,11 @@ class Supervisor:
         if any(not seat.at_rest for seat in self.seats.values()):
             return False
         self._end_orphans()
-        return not descendants.adopted(())
+        try:
+            return not descendants.adopted(())
+        except kernel.Unreadable as error:
+            _log.warning("cannot read /proc (%s): orphans may be left behind", error.strerror)
+            return True
 
     @staticmethod
     def stop_report(seats: Iterable[Seat]) -> protocol.StopReport:

@@ -22,6 +22,9 @@ from supervisor.loop import READ, Loop, now
 FOLLOW_S: Final = 0.02
 """Those who leave together are followed by one search, not one for each."""
 
+BLIND_S: Final = 1.0
+"""So long until the next search, where /proc could not be read."""
+
 _log = logging.getLogger("supervisor")
 
 
@@ -38,6 +41,7 @@ class Vigil:
         self._deserted: set[str] = set()  # their search has not begun
         self._searched: set[str] = set()  # their search is on its way
         self._search: remains.Search | None = None
+        self._is_blind = False
         self._deadline = math.inf
         self.killed: set[str] = set()  # by the stop of everything
 
@@ -102,10 +106,17 @@ class Vigil:
 
     def _look(self) -> None:
         """See whether the deserted slots are empty indeed; one look of the search each time."""
-        if self._search is None:
-            self._search = remains.Search(*self._place)
-            self._searched, self._deserted = self._deserted, set()
-        self._meet(self._search.look())
+        try:
+            if self._search is None:
+                self._search = remains.Search(*self._place)
+                self._searched |= self._deserted
+                self._deserted = set()
+            found = self._search.look()
+            self._meet(found)
+        except OSError as error:
+            self._look_later(error)
+            return
+        self._is_blind = False
         if not self._search.is_over:
             self._loop.at(self, now() + remains.LOOK_AGAIN_S, self._look)
             return
@@ -114,6 +125,21 @@ class Vigil:
             self._left(slot, self._pids(slot))
         if self._deserted:
             self._loop.at(self, now() + FOLLOW_S, self._look)
+
+    def _look_later(self, error: OSError) -> None:
+        """Begin the search anew after a while: nobody is passed over for want of a look.
+
+        Raised for a /proc that cannot be read, or when there is no descriptor to wait on. Only at
+        the end of a full stop nothing more can be waited for.
+        """
+        if not self._is_blind:
+            _log.error("cannot look for what an earlier master has left: %s", error.strerror)
+        self._is_blind, self._search = True, None
+        if now() < self._deadline:
+            self._loop.at(self, now() + BLIND_S, self._look)
+        else:
+            self._searched.clear()
+            self._deserted.clear()
 
     def _pids(self, slot: str) -> set[int]:
         return {remnant.pid for remnant in self._remnants.values() if remnant.slot == slot}
