@@ -119,8 +119,12 @@ class Burial:
             )
         for seat in list(self._seats.by_pid.values()):
             if seat.exit is not None and seat.process is not None:
-                signal_group(seat.process.pid, signal.SIGKILL)
-                if moment - self._blind_since >= BLIND_S:
+                is_over = moment - self._blind_since >= BLIND_S
+                asked = seat.status.state is State.STOPPING and not seat.killed
+                gently = asked and not is_over
+                signal_group(seat.process.pid, signal.SIGTERM if gently else signal.SIGKILL)
+                if is_over:
+                    cgroups.kill(seat.cgroup)
                     self._end(seat)
         self._loop.at(self, moment + BLIND_LOOK_S, self._look_again)
 
