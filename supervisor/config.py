@@ -113,6 +113,7 @@ class Job:
     lease: float = 30.0
     io_timeout: float = 5.0
     progress_timeout: float = 300.0
+    rate_limit: float | None = None
     idempotency: Secret | None = None
     idempotency_key: str = "id"
     idempotency_ttl: float = 86400.0

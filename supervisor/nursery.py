@@ -25,6 +25,7 @@ from supervisor.config import Config, Job
 from supervisor.errors import SpawnError
 from supervisor.lines import Source, escape
 from supervisor.loop import READ, Loop, now
+from supervisor.meters import Meters
 from supervisor.notify import Listener
 from supervisor.process import Pipes, Prepared, Process, spawn
 from supervisor.seat import Seat, Seats
@@ -84,6 +85,7 @@ class Nursery:
         self._shortage = ""
         self._listeners: dict[str, Listener] = {}
         self._outfit = child.make_outfit()
+        self._meters = Meters()
         # Counted on from here, no process has the name of one under an earlier master, whose leases
         # it would take for its own.
         self._born_ns = time.time_ns()
@@ -178,6 +180,8 @@ class Nursery:
         if job.notify:
             extra["NOTIFY_SOCKET"] = str(self._listen_for(seat))
         control_fd, report_fd = pipes.control[0], pipes.report[1]
+        rate_fd = self._meters.of(job)
+        wanted = (control_fd, report_fd, rate_fd)
         self._births += 1
         seat.cgroup = None if self._tree is None else self._tree.make(job.name, seat.number)
         launch = child.Launch(
@@ -188,7 +192,7 @@ class Nursery:
             stdout=pipes.stdout[1],
             stderr=pipes.stderr[1],
             outfit=self._outfit,
-            keep=() if is_program else (control_fd, report_fd),
+            keep=() if is_program else tuple(fd for fd in wanted if fd >= 0),
             state_dir=self._config.state_dir,
             stop_timeout=job.stop_timeout,
             death_signal=job.stop_signal if is_program else signal.SIGTERM,
@@ -213,6 +217,7 @@ class Nursery:
             report_fd=report_fd,
             fallen=seat.fallen,
             quiet=seat.quiet,
+            rate_fd=rate_fd,
         )
         seat.owner = slot.owner
         return launch, partial(child.work, slot)

@@ -450,7 +450,13 @@ _CONSUMER: Final = (
         None,
         "one call longer than that: stacks to the log, the rest drains, the process ends",
     ),
-    _later("rate_limit", _one(values.rate), None, "`100/s`, over all processes of the job"),
+    Setting(
+        "rate_limit",
+        _one(values.rate),
+        None,
+        "`100/s`, `30/m`, `5/h`: calls of handlers over all processes of the job, no more than a"
+        " tenth of a second's worth at once",
+    ),
     Setting("dead_letter", _one(values.word_or("on", "off")), "on", "on, off or a name"),
     Setting(
         "idempotency",

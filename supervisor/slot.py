@@ -80,6 +80,7 @@ class Slot:
     report_fd: int
     fallen: tuple[Fallen, ...] = ()
     quiet: bool = False
+    rate_fd: int = -1
 
     @property
     def name(self) -> str:

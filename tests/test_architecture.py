@@ -30,7 +30,7 @@ LAYERS = (
     "inquest rolling stacks client render nursery burial orders outside vigil precedence",
     "control capture probe preload seat remains followers",
     "prerequisites",
-    "columns logs process descendants slot stream",
+    "columns logs process descendants slot meters stream",
     "config child sink ring",
     "complaint passage",
     "location insight protocol seatlock outlet lines pidfile notify daemonize",

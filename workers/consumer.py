@@ -90,7 +90,9 @@ class Consumer:
         self._backlog = Backlog(self._source, self._page, [topic.name for topic in job.topics])
         self._turns = Turns(job.topics, job.order_topics)
         width, threads = width_of(job), threads_of(job, job.concurrency)
-        self._appetite = Appetite(threads * width, job.queue_size)
+        # What a rate lets through begins at once: nothing may wait here, to begin in a crowd.
+        ahead = job.queue_size if job.rate_limit is None else 0
+        self._appetite = Appetite(threads * width, ahead)
         self._doorbell = Doorbell()
         call = Caller(self._handlers, self._context)
         self._pool = Pool(threads, call, self._page, self._doorbell, width=width)

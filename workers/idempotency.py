@@ -30,6 +30,7 @@ from supervisor.slot import Slot
 from workers import codec
 from workers.base import Message
 from workers.sources.source import (
+    Around,
     Burial,
     Delivery,
     Return,
@@ -81,7 +82,7 @@ def once(source: Source, slot: Slot, refuse: Callable[[Delivery, str], None]) ->
     return OnceSource(source, keys, job, slot.page, refuse)
 
 
-class OnceSource:
+class OnceSource(Around):
     """A Source that gives each key out once. Used by the work loop's thread only.
 
     What is acknowledged without a call is counted on the page; `refuse` settles a message that has
@@ -96,7 +97,7 @@ class OnceSource:
         page: Page,
         refuse: Callable[[Delivery, str], None],
     ) -> None:
-        self._source = source
+        super().__init__(source)
         self._keys = keys
         self._job = job
         self._page = page
@@ -217,14 +218,6 @@ class OnceSource:
         """Free what earlier processes of the own slot held."""
         self._keys.release_seat(seat)
         return self._source.release_seat(seat)
-
-    def backlog(self, topics: Sequence[str]) -> int:
-        """Count what waits; who has been handled before is known when it comes."""
-        return self._source.backlog(topics)
-
-    def paused(self, topics: Sequence[str]) -> set[str]:
-        """Ask the source."""
-        return self._source.paused(topics)
 
     def _key(self, delivery: Delivery) -> Key | None:
         message = codec.decode(

@@ -31,12 +31,19 @@ def source_of(slot: Slot) -> Source:
 
 
 def guarded(source: Source, child: Child, refuse: Callable[[Delivery, str], None]) -> Source:
-    """Let no message through whose key was handled before, where the job asks for that.
+    """Let through what a job wants: no key that was handled, no more than its rate.
 
     `refuse` settles a message that cannot be handled, with the reason.
     """
-    if child.slot.job.idempotency is None:
-        return source
-    from workers import idempotency
+    slot = child.slot
+    if slot.job.idempotency is not None:
+        from workers import idempotency
 
-    return idempotency.once(source, child.slot, refuse)
+        source = idempotency.once(source, slot, refuse)
+    if slot.job.rate_limit is not None:
+        from workers import ratelimit
+
+        # Outermost: a message that is skipped costs nothing.
+        rate = ratelimit.Rate.of(slot.job.rate_limit)
+        source = ratelimit.RatedSource(source, ratelimit.Meter(slot.rate_fd, rate), slot.page)
+    return source

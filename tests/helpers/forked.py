@@ -24,6 +24,7 @@ from typing import Any
 from supervisor import signals, slot
 from supervisor.board import Board, Page
 from supervisor.config import Job
+from supervisor.meters import Meters
 from supervisor.secret import Secret
 from supervisor.slot import Fallen, Slot
 from supervisor.values import Topic
@@ -137,6 +138,7 @@ class Nursery:
         self._state_dir = state_dir
         self._pages: dict[tuple[str, int], tuple[int, Page]] = {}
         self._born: dict[tuple[str, int], int] = {}
+        self._meters = Meters()
         self.all: list[Forked] = []
 
     def __enter__(self) -> Nursery:
@@ -149,6 +151,7 @@ class Nursery:
             one.end()
         for number, _ in self._pages.values():
             _BOARD.release(number)
+        self._meters.close()
 
     def page(self, job: Job, process: int) -> Page:
         """Give the page of a slot, which all its processes share."""
@@ -186,6 +189,7 @@ class Nursery:
             control_fd=control_r,
             report_fd=report_w,
             fallen=fallen,
+            rate_fd=self._meters.of(job),
         )
         with signals.blocked():
             pid = os.fork()
@@ -205,7 +209,8 @@ class Nursery:
             signals.reset_in_child()
             os.setsid()
             lowest = 3
-            for fd in sorted((seat.control_fd, seat.report_fd, _BOARD.fd)):
+            kept = {seat.control_fd, seat.report_fd, _BOARD.fd, seat.rate_fd} - {-1}
+            for fd in sorted(kept):
                 os.closerange(lowest, fd)
                 lowest = fd + 1
             os.closerange(lowest, 4096)

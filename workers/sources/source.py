@@ -124,3 +124,62 @@ class Source(Protocol):
     def close(self) -> None:
         """Disconnect."""
         ...
+
+
+class Around:
+    """A Source around another one, as the base of those that change a part of what it does."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def open(self) -> None:
+        """Pass on."""
+        self._source.open()
+
+    def fetch(self, shares: Sequence[Share], limit: int) -> list[Delivery]:
+        """Pass on."""
+        return self._source.fetch(shares, limit)
+
+    def patience(self) -> float:
+        """Pass on."""
+        return self._source.patience()
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Pass on."""
+        self._source.ack(deliveries)
+
+    def nack(self, returns: Sequence[Return]) -> None:
+        """Pass on."""
+        self._source.nack(returns)
+
+    def dead(self, burials: Sequence[Burial]) -> None:
+        """Pass on."""
+        self._source.dead(burials)
+
+    def drop(self, deliveries: Sequence[Delivery]) -> None:
+        """Pass on."""
+        self._source.drop(deliveries)
+
+    def extend(self, deliveries: Sequence[Delivery]) -> set[int]:
+        """Pass on."""
+        return self._source.extend(deliveries)
+
+    def release(self, owner: str, suspects: Sequence[int]) -> int:
+        """Pass on."""
+        return self._source.release(owner, suspects)
+
+    def release_seat(self, seat: str) -> int:
+        """Pass on."""
+        return self._source.release_seat(seat)
+
+    def backlog(self, topics: Sequence[str]) -> int:
+        """Pass on."""
+        return self._source.backlog(topics)
+
+    def paused(self, topics: Sequence[str]) -> set[str]:
+        """Pass on."""
+        return self._source.paused(topics)
+
+    def close(self) -> None:
+        """Pass on."""
+        self._source.close()
