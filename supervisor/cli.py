@@ -17,6 +17,7 @@ from typing import Final
 import click
 
 from supervisor import __version__, protocol
+from supervisor.check_command import check
 from supervisor.complaint import complain
 from supervisor.console import (
     Group,
@@ -44,8 +45,6 @@ from supervisor.log_commands import events, logs
 from supervisor.queue_commands import publish, queue
 
 _LATER: Final = "reload cron init upgrade"
-
-_LATER_OPTIONS: Final = frozenset(("--show",))
 
 _ORDER: Final = (
     "check start status why top logs events restart stop scale quiet resume signal stacks"
@@ -81,7 +80,7 @@ def cli() -> None:
 
 
 _COMMANDS: Final = (
-    why, top, logs, events, stacks, scale, quiet, resume, signal, publish, queue, dead,
+    check, why, top, logs, events, stacks, scale, quiet, resume, signal, publish, queue, dead,
 )  # fmt: skip
 
 for command in _COMMANDS:
@@ -231,40 +230,6 @@ def status(
     return ExitCode.FAILED if check and not is_ready else ExitCode.OK
 
 
-@cli.command(
-    short_help="Read the configuration and import every handler; change nothing.",
-    epilog=examples("supervisor check --conf etc/workers.ini", "supervisor check --json"),
-)
-@as_json
-@conf
-@pass_invocation
-def check(invocation: Invocation, as_json: bool) -> ExitCode:
-    """Read the configuration and import every handler, without starting or changing anything.
-
-    Tells all errors at once, each with file and line; exit code 78 when there is one.
-    """
-    from supervisor import launch, render
-
-    found = launch.check(invocation.path)
-    if as_json:
-        print_json(
-            {
-                "ok": not found.errors,
-                "errors": [render.problem_shape(problem) for problem in found.errors],
-                "warnings": [render.problem_shape(problem) for problem in found.warnings],
-                "jobs": [launch.job_shape(job) for job in found.jobs],
-            }
-        )
-    else:
-        for problem in found.errors:
-            complain(str(problem), prefix="")
-        for problem in found.warnings:
-            complain(render.warning_line(problem), prefix="")
-        counts = (len(found.jobs), len(found.files), len(found.errors), len(found.warnings))
-        click.echo(render.check_verdict(*counts))
-    return ExitCode.CONFIG if found.errors else ExitCode.OK
-
-
 @cli.command(epilog=examples("supervisor version"))
 @as_json
 @conf
@@ -285,8 +250,6 @@ def run() -> int:
     try:
         return int(cli.main(prog_name="supervisor", standalone_mode=False) or 0)
     except click.ClickException as error:
-        if isinstance(error, click.NoSuchOption) and error.option_name in _LATER_OPTIONS:
-            error = click.UsageError(f"{error.option_name} is not in this release", error.ctx)
         error.show()
         return error.exit_code
     except click.Abort:

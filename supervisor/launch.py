@@ -40,6 +40,7 @@ class Checked:
     warnings: tuple[Problem, ...] = ()
     jobs: tuple[Job, ...] = ()
     files: frozenset[str] = frozenset()
+    config: Config | None = None
 
 
 def start(path: Path, *, standalone: bool) -> int:
@@ -104,7 +105,7 @@ def check(path: Path) -> Checked:
     except ConfigError as error:
         return Checked(errors=error.problems)
     errors = probe(config, PROBE_S)
-    return Checked(errors, config.warnings, config.jobs, frozenset(_files(config)))
+    return Checked(errors, config.warnings, config.jobs, frozenset(_files(config)), config)
 
 
 def job_shape(job: Job) -> dict[str, object]:

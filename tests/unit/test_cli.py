@@ -84,7 +84,6 @@ def test_help_lists_every_command(run: Run) -> None:
         ["cron", "list"],
         ["init", "."],
         ["upgrade"],
-        ["check", "--show"],
     ],
 )
 def test_what_is_still_to_come_says_so(run: Run, words: list[str]) -> None:
