@@ -63,7 +63,10 @@ class Loop:
         self._alarms.pop(key, None)
 
     def soon(self, key: Hashable, handler: Callable[[], None]) -> None:
-        """Call once, after what has happened in this turn and before what is due; once a key."""
+        """Call once in this turn: after what has happened in it, or after what was due in it.
+
+        Two calls with one key are one; what `soon` itself asks for is for the next turn.
+        """
         self._soon[key] = handler
 
     def turn(self) -> None:
@@ -72,10 +75,14 @@ class Loop:
             # An earlier handler of this turn may have unwatched it, or closed and reused it.
             if self._selector.get_map().get(key.fd) is key:
                 key.data(mask)
+        self._do_soon()
+        self._ring()
+        self._do_soon()
+
+    def _do_soon(self) -> None:
         soon, self._soon = self._soon, {}
         for handler in soon.values():
             handler()
-        self._ring()
 
     def close(self) -> None:
         """Close the epoll; no handler is called any more. Also run in the child of a fork."""
@@ -83,7 +90,7 @@ class Loop:
 
     def _patience(self) -> float | None:
         if self._soon:
-            return 0.0  # from a handler that was due
+            return 0.0
         while self._heap:
             when, number, key = self._heap[0]
             if self._is_set(key, number):

@@ -30,6 +30,11 @@ class Notifier:
         watchdog_s = int(usec) / 1e6 if usec.isdigit() and int(usec) and meant else None
         return cls(os.environ.get("NOTIFY_SOCKET"), watchdog_s)
 
+    @property
+    def is_heard(self) -> bool:
+        """Say whether anybody listens: without, there is no need to put words together."""
+        return bool(self._address)
+
     def send(self, *lines: str) -> None:
         """Send the lines as one datagram; a manager that cannot take it now is not waited for."""
         if not self._address:

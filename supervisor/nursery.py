@@ -98,7 +98,7 @@ class Nursery:
     def want(self, seat: Seat) -> None:
         """Have the seat filled at the end of this turn of the loop."""
         self._waiting.append(seat)
-        self._loop.at(self, now(), self._fill)
+        self._loop.soon(self, self._fill)
 
     def forget(self, seat: Seat) -> None:
         """Listen no more for the READY of a process that is gone."""

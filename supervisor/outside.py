@@ -71,13 +71,14 @@ class Outside:
     def _tell(self) -> None:
         if self._is_stopping:
             return
-        if self._seats.ready(now()) and not self._was_ready:
+        if not self._was_ready and self._seats.ready(now()):
             self._was_ready = True
             self._show_title(self._state())
             _log.info("ready: every required job is")
             self._notifier.send("READY=1")
             self._tell_starter(daemonize.READY)
-        self._notifier.send(f"STATUS={self._summary()}")
+        if self._notifier.is_heard:
+            self._notifier.send(f"STATUS={self._summary()}")
 
     def _summary(self) -> str:
         """Say in a few words how it goes, for `systemctl status`."""
