@@ -66,7 +66,9 @@ JOBS = (
     section("plain", target="work:plain", **KEYS)
     + section("parent", target="work:parent", **KEYS)
     + section("patient", target="work:parent", **(KEYS | {"backoff": "10ms"}))
-    + section("program", command=f"{sys.executable} -S program.py", **KEYS)
+    + section("program", command=f"{sys.executable} -S program.py", depends_on="plain", **KEYS)
+    + section("late", target="work:plain", depends_on="program:started, patient", **KEYS)
+    + section("short", target="work:plain", max_lifetime="1s", **KEYS)
 )
 
 
