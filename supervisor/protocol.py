@@ -92,6 +92,7 @@ class ProcessStatus(TypedDict):
     why: NotRequired[str]
     paused: NotRequired[list[str]]
     quiet: NotRequired[bool]
+    held: NotRequired[bool]  # its start waits for another job, which is on its way
 
 
 class JobStatus(TypedDict):

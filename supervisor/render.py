@@ -83,7 +83,7 @@ def verdict(status: Status, *, partial: bool = False) -> str:
         return "STOPPING"
     if not bad and (partial or status["master"]["ready"]):
         return "OK"
-    if any(row["state"] != "STARTING" for row in bad):
+    if any(row["state"] != "STARTING" and not row.get("held") for row in bad):
         return "DEGRADED"
     return "STARTING" if bad else "DEGRADED"
 

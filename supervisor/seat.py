@@ -210,6 +210,7 @@ class Seat:
             "max_failures": self.job.max_failures,
             "why": self.why(now),
             "quiet": self.quiet,
+            "held": status.held and not self.waits_in_vain,
             "paused": self.paused_topics(),
         }
 

@@ -80,6 +80,7 @@ def test_a_chain_with_all_three_conditions_starts_and_stops_in_order(supervise: 
     assert not supervisor.status()["master"]["ready"]
     said = supervisor.cli("status").stdout
     assert "waiting for db to be ready" in said
+    assert said.startswith("STARTING")
     ledger.open("db")
     ledger.wait("sit", "migrate:0")
     waiting(supervisor, "app:0", "waiting for migrate to complete")

@@ -85,6 +85,9 @@ def test_the_screen_of_a_degraded_supervisor() -> None:
     ]
 
 
+HELD = {"state": "STOPPED", "pid": None, "why": "waiting for db to be ready"}
+
+
 @pytest.mark.parametrize(
     ("found", "word"),
     [
@@ -98,6 +101,8 @@ def test_the_screen_of_a_degraded_supervisor() -> None:
         (status(process("a:0", state="STOPPED", ready=False), ready=False), "DEGRADED"),
         (status(process("a:0"), ready=False, state="STOPPING"), "STOPPING"),
         (status(process("a:0", state="STOPPED", ready=False, why="waiting for pid 7")), "DEGRADED"),
+        (status(process("a:0", ready=False, **HELD, held=True), ready=False), "STARTING"),
+        (status(process("a:0", ready=False, **HELD, held=False), ready=False), "DEGRADED"),
         (status(), "OK"),
     ],
 )
