@@ -163,6 +163,8 @@ class Config:
     preload: Preload = field(default_factory=Preload)
     socket_mode: int = 0o600
     socket_group: Group | None = None
+    user: User | None = None
+    group: Group | None = None
     pythonpath: tuple[Path, ...] = ()
     worker_enable: bool = True
     worker_mode: str = "standalone"
@@ -219,6 +221,7 @@ class _Loader:
                 self._refuse_kind(kind)
         self._refuse_http()
         jobs = self._jobs()
+        self._refuse_two_users(supervisor, jobs)
         if self._problems or location is None:
             raise ConfigError(*_sorted(self._problems))
         return self._config(location, supervisor, worker, jobs)
@@ -328,6 +331,15 @@ class _Loader:
                 if value is not _WRONG:
                     found[key] = value
         return found
+
+    def _refuse_two_users(self, supervisor: dict[str, Any], jobs: tuple[Job, ...]) -> None:
+        if "user" not in supervisor and "group" not in supervisor:
+            return
+        for job in jobs:
+            for key in ("user", "group"):
+                if getattr(job, key) is not None:
+                    words = "the whole supervisor has a user or group; leave one of the two out"
+                    self._note(job.problem(key, words))
 
     def _keys(self, name: str) -> Iterable[str]:
         section = self._document.sections.get(name)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from supervisor import kernel, pidfile, protocol, signals
+from supervisor import kernel, pidfile, prerequisites, protocol, rights, signals
 from supervisor.client import Client, ConnectionLost
 from supervisor.complaint import complain
 from supervisor.config import Config, Job, load
@@ -60,6 +60,7 @@ def start_daemon(path: Path, *, standalone: bool) -> tuple[int, str]:
 
     def serve(daemon: Daemon, early: signals.Early) -> int:
         config = load(path)
+        _become_user(config)
         log_file = config.log_file or config.state_dir / f"{config.name}.log"
         daemon.log_to(log_file)
         # The same file under its own name, so that it is rotated like any other.
@@ -72,8 +73,17 @@ def start_daemon(path: Path, *, standalone: bool) -> tuple[int, str]:
     return detached(body)
 
 
+def _become_user(config: Config) -> None:
+    """Become the user of the whole supervisor, where it has one. Raises: ConfigError."""
+    if problems := tuple(prerequisites.of_supervisor(config)):
+        raise ConfigError(*problems)
+    rights.become(config.user, config.group)
+
+
 def stop(location: Location, timeout_s: float | None, hint: str) -> protocol.StopReport:
     """Drain everything and wait until master and tree are gone. Raises: NotRunning."""
+    # What is left there is ended as its user: his folders must not lead root astray.
+    rights.become(location.user, location.group)
     try:
         client = Client(location, hint=hint)
     except NotRunning:
@@ -102,6 +112,7 @@ def check(path: Path) -> Checked:
 
     try:
         config = load(path)
+        _become_user(config)
     except ConfigError as error:
         return Checked(errors=error.problems)
     errors = probe(config, PROBE_S)
@@ -156,6 +167,7 @@ def _run(config: Config, early: signals.Early, *, standalone: bool, ready_fd: in
     # Here: the master's own modules, of no use to a configuration that does not start.
     from supervisor.supervisor import run
 
+    _become_user(config)
     return run(config, early, ready_fd=ready_fd)
 
 

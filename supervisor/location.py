@@ -7,20 +7,30 @@ begins here and must answer at once, also when the rest of the file is broken ju
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from supervisor import ini, values
+from supervisor import identity, ini, values
 from supervisor.errors import ConfigError, Problem
+from supervisor.identity import Group, User
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """The name of a supervisor and the two folders that belong to it, absolute."""
+    """The name of a supervisor and the two folders that belong to it, absolute.
+
+    `user` and `group` are those that it becomes, where its file names them.
+    """
 
     name: str
     run_dir: Path
     state_dir: Path
+    user: User | None = None
+    group: Group | None = None
 
 
 def locate(path: Path) -> Location:
@@ -40,13 +50,17 @@ def of(document: ini.Document, path: Path) -> Location:
     name = _name(section, path, problems)
     run_dir = _path(section, "run_dir", problems)
     state_dir = _path(section, "state_dir", problems)
+    user = _looked_up(section, "user", identity.user, problems)
+    group = _looked_up(section, "group", identity.group, problems)
+    uid = os.geteuid() if user is None else user.uid
     if not problems:
-        state_dir = state_dir or _default_state_dir(name)
+        state_dir = state_dir or _default_state_dir(name, uid)
         if state_dir is None:
-            message = f"uid {os.geteuid()} has no home in the password file; set state_dir"
+            message = f"uid {uid} has no home in the password file; set state_dir"
             problems.append(section.problem(message, key="state_dir"))
         else:
-            return Location(name, run_dir or _default_run_dir(name, state_dir), state_dir)
+            run_dir = run_dir or _default_run_dir(name, state_dir, uid)
+            return Location(name, run_dir, state_dir, user, group)
     raise ConfigError(*problems)
 
 
@@ -74,9 +88,21 @@ def _path(section: ini.Section, key: str, problems: list[Problem]) -> Path | Non
         return None
 
 
-def _default_state_dir(name: str) -> Path | None:
+def _looked_up(
+    section: ini.Section, key: str, read: Callable[[str], T], problems: list[Problem]
+) -> T | None:
+    entry = section.entries.get(key)
+    if entry is None:
+        return None
+    try:
+        return read(ini.given(entry).line())
+    except ValueError as fault:
+        problems.append(entry.problem(str(fault)))
+        return None
+
+
+def _default_state_dir(name: str, uid: int) -> Path | None:
     """Source: the contract; from name and uid alone, so that `sudo` and cron find the same one."""
-    uid = os.geteuid()
     if uid == 0:
         return Path("/var/lib", name)
     from pwd import getpwuid  # root never needs it
@@ -87,8 +113,7 @@ def _default_state_dir(name: str) -> Path | None:
         return None
 
 
-def _default_run_dir(name: str, state_dir: Path) -> Path:
-    uid = os.geteuid()
+def _default_run_dir(name: str, state_dir: Path, uid: int) -> Path:
     if uid == 0:
         return Path("/run", name)
     users = Path("/run/user", str(uid))

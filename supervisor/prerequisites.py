@@ -31,6 +31,12 @@ def problems(config: Config) -> tuple[Problem, ...]:
     return tuple(found.values())
 
 
+def of_supervisor(config: Config) -> Iterator[Problem]:
+    """Give why we cannot become the user of the whole supervisor."""
+    for key, message in _identity(config):
+        yield Problem(*config.origin(key), "supervisor", key, message)
+
+
 def _all(config: Config) -> Iterator[Problem]:
     for folder in config.pythonpath:
         if fault := trust.distrust(folder):
@@ -65,7 +71,7 @@ def _of(job: Job) -> Iterator[tuple[str, str]]:
             yield "env_file", fault
 
 
-def _identity(job: Job) -> Iterator[tuple[str, str]]:
+def _identity(job: Job | Config) -> Iterator[tuple[str, str]]:
     own = os.geteuid()
     if own == 0:
         return

@@ -150,6 +150,21 @@ def drop(rights: Rights) -> bool:
     return True
 
 
+def become(user: User | None, group: Group | None) -> None:
+    """Become the user for whom a whole command, or a whole supervisor, is to work.
+
+    As if he had begun it himself: his rights, his environment, and he may look at it. Nothing
+    happens without root. Raises: SpawnError.
+    """
+    if not drop(Rights(user, group)):
+        return
+    clothe(os.environ, user, inherit=True)
+    kernel.allow_dump()
+    if user is not None and not os.access(os.__file__, os.R_OK):
+        # Half of the library would be missing, each part of it when it is wanted.
+        raise SpawnError(f"{user.name} cannot read Python ({os.__file__}); install it where he can")
+
+
 def _refuse_return(name: str) -> None:
     """See that the way back is closed. A securebit may leave capabilities: capabilities(7)."""
     try:

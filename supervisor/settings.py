@@ -159,8 +159,15 @@ _SUPERVISOR: Final = (
         "where handlers are imported from; by default the configuration's folder",
         RESTART,
     ),
-    _later("user", _text, None, "run as this user", SUPERVISOR),
-    _later("group", _text, None, "run as this group", SUPERVISOR),
+    Setting(
+        "user",
+        _one(identity.user),
+        None,
+        "become this user before anything else, as if he had started it: folders, log and jobs are"
+        " his; needs root; not together with a `user` of a job",
+        SUPERVISOR,
+    ),
+    Setting("group", _one(identity.group), None, "and this group instead of his own", SUPERVISOR),
 )
 
 _INCLUDE: Final = (
