@@ -1,0 +1,59 @@
+"""`supervisor init`: a configuration to begin with, from that of another supervisor.
+
+What it understands of other formats is in `importers`; `importing` reads and writes the files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from supervisor.check_command import check
+from supervisor.console import Invocation, conf, examples, pass_invocation
+from supervisor.errors import ExitCode, UsageError
+
+
+@click.command(
+    short_help="Write a configuration to begin with.",
+    epilog=examples("supervisor init shop --from /etc/supervisor/supervisord.conf"),
+)
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--from",
+    "source",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Take over supervisord.conf.",
+)
+@conf
+@pass_invocation
+@click.pass_context
+def init(
+    context: click.Context, invocation: Invocation, folder: Path, source: Path | None
+) -> ExitCode:
+    """Write DIR/workers.ini; no file is ever overwritten.
+
+    With --from, every program of another supervisor's configuration becomes a job; what has no
+    counterpart stands there as a comment with the reason. The end is what `check` says of it.
+    """
+    if source is None:
+        raise UsageError("init without --from FILE is not in this release")
+    return import_from(context, invocation, folder, source)
+
+
+def import_from(
+    context: click.Context, invocation: Invocation, folder: Path, source: Path
+) -> ExitCode:
+    """Import a configuration into a folder, tell what was done, and check the result."""
+    from supervisor.importing import import_into
+
+    done = import_into(folder, source)
+    jobs, remarks = _counted(done.jobs, "job"), _counted(done.remarks, "remark")
+    click.echo(f"wrote {done.path}: {jobs}; {remarks} in its comments")
+    invocation.named = done.path
+    return ExitCode(context.invoke(check, names=(), show=False, as_json=False))
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
