@@ -39,16 +39,16 @@ from supervisor.errors import (
     NotRunning,
     UsageError,
 )
-from supervisor.hand_commands import quiet, resume, scale, signal
+from supervisor.hand_commands import quiet, reload, resume, scale, signal
 from supervisor.init_command import init
 from supervisor.insight_commands import stacks, top, why
 from supervisor.log_commands import events, logs
 from supervisor.queue_commands import publish, queue
 
-_LATER: Final = "reload cron upgrade"
+_LATER: Final = "cron upgrade"
 
 _ORDER: Final = (
-    "check start status why top logs events restart stop scale quiet resume signal stacks"
+    "check start status why top logs events restart stop reload scale quiet resume signal stacks"
     " publish queue dead init version"
 )
 """How `--help` lists the commands: as they are needed, not by the alphabet."""
@@ -81,8 +81,8 @@ def cli() -> None:
 
 
 _COMMANDS: Final = (
-    check, why, top, logs, events, stacks, scale, quiet, resume, signal, publish, queue, dead,
-    init,
+    check, why, top, logs, events, stacks, reload, scale, quiet, resume, signal,
+    publish, queue, dead, init,
 )  # fmt: skip
 
 for command in _COMMANDS:

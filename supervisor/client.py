@@ -145,6 +145,11 @@ class Client:
         answer = self.call("scale", limit_s=None, jobs=dict(counts))
         return cast("protocol.Jobs", answer)["jobs"]
 
+    def reload(self, *, dry_run: bool) -> protocol.ReloadReport:
+        """Have the configuration reloaded, and wait for the end of that. Raises: ControlError."""
+        answer = self.call("reload", limit_s=None, dry_run=dry_run)
+        return cast("protocol.ReloadReport", answer)
+
     def quiet(self, names: tuple[str, ...]) -> protocol.Names:
         """Have processes take nothing new; no name means all. Raises: NoSuchJob, ControlError."""
         return cast("protocol.Names", self.call("quiet", names=list(names)))

@@ -1,22 +1,25 @@
-"""The commands that change a running supervisor by hand: scale, quiet, resume, signal.
+"""The commands that change a running supervisor: scale, quiet, resume, signal, and reload.
 
-What they change outlasts a reload and ends with the supervisor. Part of `cli`, which says why
-imports stand inside the commands.
+What the first four change outlasts a reload and ends with the supervisor. Part of `cli`, which
+says why imports stand inside the commands.
 """
 
 from __future__ import annotations
 
 import click
 
+from supervisor.complaint import complain
 from supervisor.console import (
     Invocation,
+    as_json,
     conf,
     examples,
     names_argument,
     pass_invocation,
+    print_json,
     print_lines,
 )
-from supervisor.errors import UsageError
+from supervisor.errors import ExitCode, Problem, UsageError
 
 
 @click.command(
@@ -96,3 +99,34 @@ def signal(invocation: Invocation, names: tuple[str, ...], word: str) -> None:
     with invocation.client() as client:
         for name in client.signal(names, word):
             click.echo(f"{name}: sent {word}")
+
+
+@click.command(
+    short_help="Read the configuration again and apply what has changed.",
+    epilog=examples("supervisor reload --dry-run", "supervisor reload"),
+)
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@as_json
+@conf
+@pass_invocation
+def reload(invocation: Invocation, dry_run: bool, as_json: bool) -> ExitCode:
+    """Read the configuration again and apply what has changed.
+
+    Jobs that need it are restarted one process after the other; one that does not get ready goes
+    back to its old settings (exit code 1). A file with errors changes nothing (exit code 78).
+    """
+    with invocation.client() as client:
+        report = client.reload(dry_run=dry_run)
+    if as_json:
+        print_json(report)
+    else:
+        from supervisor import render
+
+        for error in report["errors"]:
+            complain(str(Problem(**error)), prefix="")
+        print_lines(render.reload_lines(report, dry_run=dry_run))
+        for one in report.get("failed", []):
+            complain(f"{one['name']}: {one['why']}")
+    if report["errors"]:
+        return ExitCode.CONFIG
+    return ExitCode.FAILED if report.get("failed") else ExitCode.OK

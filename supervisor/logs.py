@@ -13,7 +13,7 @@ import logging
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
@@ -206,18 +206,45 @@ class Log:
         root.setLevel(self.level)
         return handler
 
-    def route(self, job: str, path: Path, max_bytes: int, backups: int) -> None:
-        """Give a job a log file of its own, for the speakers made from now on.
+    def route(self, job: str, path: Path | None, max_bytes: int, backups: int) -> None:
+        """Give a job a log file of its own, or none, for the speakers made from now on.
 
         Jobs that name the same file share it. Raises: OSError when it cannot be opened.
         """
-        if path not in self._files:
-            sink = Sink(File(path, max_bytes, backups))
-            self._hook(sink, str(path))
-            if self._loop is not None:
-                sink.attach(self._loop)
-            self._files[path] = sink
+        if path is None:
+            self._routes.pop(job, None)
+            return
+        self.open_file(path, max_bytes, backups)
         self._routes[job] = self._files[path]
+
+    def open_file(self, path: Path, max_bytes: int, backups: int) -> None:
+        """Have a log file open before it is needed. Raises: OSError when it cannot be opened."""
+        if path in self._files:
+            return
+        sink = Sink(File(path, max_bytes, backups))
+        self._hook(sink, str(path))
+        if self._loop is not None:
+            sink.attach(self._loop)
+        self._files[path] = sink
+
+    def forget_routes(self, known: Collection[str]) -> None:
+        """Forget where jobs log that are not known any more."""
+        for table in (self._routes, self._rates):
+            for job in [job for job in table if job not in known]:
+                del table[job]
+
+    def close_unused(self) -> None:
+        """Close the log files that no job has any more."""
+        used = set(map(id, self._routes.values()))
+        for path, sink in list(self._files.items()):
+            if id(sink) not in used:
+                sink.close()
+                del self._files[path]
+
+    def set_level(self, level: str) -> None:
+        """Log from this level on."""
+        self.level = LEVELS[level]
+        logging.getLogger().setLevel(self.level)
 
     def limit(self, job: str, rate: int | None) -> None:
         """Let each stream of a job's processes log so many lines a second; None: all of them.

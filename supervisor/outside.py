@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 
 import setproctitle
 
@@ -62,6 +63,19 @@ class Outside:
         if self._is_quiet:
             return "quiet"
         return "ready" if self._was_ready else "starting"
+
+    def reloading(self) -> None:
+        """Tell that the configuration is being reloaded, as sd_notify(3) wants it."""
+        # Not before READY=1: the end of the reload would be taken for it.
+        if self._was_ready and not self._is_stopping:
+            usec = time.monotonic_ns() // 1000
+            self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={usec}", "STATUS=reloading")
+
+    def reloaded(self) -> None:
+        """Tell that the reload is over, however it went."""
+        if self._was_ready and not self._is_stopping:
+            self._notifier.send("READY=1")
+            self.changed()
 
     def fatal(self, seat: Seat) -> None:
         """Tell the one who has started us that a required job will not come up."""

@@ -24,6 +24,7 @@ from supervisor.errors import (
     ExitCode,
     NoSuchJob,
     NotRunning,
+    Problem,
     ServiceUnavailable,
     UsageError,
     configuration_fault,
@@ -156,6 +157,40 @@ class Names(TypedDict):
     note: NotRequired[str]
 
 
+class ReloadStep(TypedDict):
+    """What a reload makes of one job, or of the "master", and the keys that differ."""
+
+    name: str
+    change: str
+    fields: list[str]
+
+
+class ReloadFailure(TypedDict):
+    """A job that did not get ready in its new form, and what has become of it."""
+
+    name: str
+    why: str
+
+
+class ProblemShape(TypedDict):
+    """One fault of a configuration."""
+
+    file: str
+    line: int
+    section: str
+    key: str
+    message: str
+
+
+class ReloadReport(TypedDict):
+    """What a reload has done, or why it has done nothing."""
+
+    applied: bool
+    jobs: list[ReloadStep]
+    errors: list[ProblemShape]
+    failed: NotRequired[list[ReloadFailure]]
+
+
 class Jobs(TypedDict):
     """What jobs are after something was done to them."""
 
@@ -244,6 +279,17 @@ def socket_path(run_dir: Path, name: str) -> Path:
     return path
 
 
+def problem(fault: Problem) -> ProblemShape:
+    """Give a fault of a configuration as JSON has it."""
+    return {
+        "file": fault.file,
+        "line": fault.line,
+        "section": fault.section,
+        "key": fault.key,
+        "message": fault.message,
+    }
+
+
 def encode(message: object) -> bytes:
     """Give a message as one line. Raises: TypeError or ValueError for what JSON cannot say."""
     return json.dumps(message, separators=(",", ":"), allow_nan=False).encode() + b"\n"
@@ -319,19 +365,19 @@ def seconds(request: Request, key: str) -> float | None:
     return float(value)
 
 
-def count(request: Request, key: str, default: int) -> int:
-    """Give a whole number of a request, 0 or more. Raises: UsageError."""
-    value = request.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
-        raise UsageError(f"{key} must be a whole number, 0 or more")
-    return value
-
-
 def flag(request: Request, key: str) -> bool:
     """Give a yes or no of a request; no when it is left out. Raises: UsageError."""
     value = request.get(key, False)
     if not isinstance(value, bool):
         raise UsageError(f"{key} must be true or false")
+    return value
+
+
+def count(request: Request, key: str, default: int) -> int:
+    """Give a whole number of a request, 0 or more. Raises: UsageError."""
+    value = request.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
+        raise UsageError(f"{key} must be a whole number, 0 or more")
     return value
 
 

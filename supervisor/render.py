@@ -23,6 +23,7 @@ from supervisor.protocol import (
     MasterStatus,
     ProcessStatus,
     QueueStatus,
+    ReloadReport,
     Status,
     StopReport,
     is_ready,
@@ -170,6 +171,17 @@ def scaled_line(job: JobStatus) -> str:
     if job["processes"] == job["file"]:
         return f"{job['name']}: {job['processes']}"
     return f"{job['name']}: {job['processes']} (file: {job['file']})"
+
+
+def reload_lines(report: ReloadReport, *, dry_run: bool) -> list[str]:
+    """Draw what a reload has changed, or would change."""
+    if report["errors"]:
+        return [f"nothing was changed: {amount(len(report['errors']), 'error')}"]
+    steps = [step for step in report["jobs"] if step["change"] != "unchanged"]
+    rows = [[step["name"], step["change"], ", ".join(step["fields"])] for step in steps]
+    lines = grid(("NAME", "CHANGE", "KEYS"), rows) if rows else []
+    rest = amount(len(report["jobs"]) - len(steps), "job")
+    return [*lines, f"{rest} unchanged" + ("; nothing was done" if dry_run else "")]
 
 
 def _by_hand(status: Status) -> list[str]:

@@ -57,6 +57,7 @@ class Seat:
     page: Page
     policy: Policy
     page_number: int = -1
+    next_job: Job | None = None  # of the next process, while the one of now drains
     status: Status = field(default_factory=Status)
     process: Process | None = None
     exit: Exit | None = None
@@ -79,6 +80,15 @@ class Seat:
     cgroup: Path | None = None
     complaint: str = ""  # why it cannot do its work though it runs, in its own words
     deaths: deque[Death] = field(default_factory=lambda: deque(maxlen=DEATHS))
+
+    def assign(self, job: Job) -> None:
+        """Have these settings from now on; a process that runs keeps what it was started with."""
+        self.job, self.policy, self.next_job = job, policy_of(job), None
+
+    def take_over(self) -> None:
+        """Make the settings that wait for the next process those of now."""
+        if self.next_job is not None:
+            self.assign(self.next_job)
 
     @property
     def name(self) -> str:

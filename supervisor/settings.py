@@ -118,15 +118,18 @@ _SUPERVISOR: Final = (
         "info",
         "the least level that is logged",
     ),
-    _live(
+    Setting(
         "log_format",
         _choice("json", "text"),
         None,
         "json or text; by default text on a terminal, json otherwise",
+        SUPERVISOR,
     ),
-    _live("log_file", values.log_file, "-", "`-` is the standard output"),
-    _live("log_max_bytes", _size, "50MB", "rotate `log_file` at this size; 0 = never"),
-    _live("log_backups", _number(0, 1000), "5", "rotated files to keep"),
+    Setting("log_file", values.log_file, "-", "`-` is the standard output", SUPERVISOR),
+    Setting(
+        "log_max_bytes", _size, "50MB", "rotate `log_file` at this size; 0 = never", SUPERVISOR
+    ),
+    Setting("log_backups", _number(0, 1000), "5", "rotated files to keep", SUPERVISOR),
     _live("stop_timeout", _positive, None, "cap of a whole stop; the longest of the jobs + 5s"),
     Setting(
         "preload",
@@ -157,7 +160,7 @@ _SUPERVISOR: Final = (
         values.paths,
         None,
         "where handlers are imported from; by default the configuration's folder",
-        RESTART,
+        SUPERVISOR,
     ),
     Setting(
         "user",
@@ -249,9 +252,9 @@ _PLACE: Final = (
 )
 
 _LOGS: Final = (
-    _live("log_file", values.log_file, "-", "captured output; `-` is the supervisor's log"),
-    _live("log_max_bytes", _size, "50MB", "rotate `log_file` at this size; 0 = never"),
-    _live("log_backups", _number(0, 1000), "5", "rotated files to keep"),
+    Setting("log_file", values.log_file, "-", "captured output; `-` is the supervisor's log"),
+    Setting("log_max_bytes", _size, "50MB", "rotate `log_file` at this size; 0 = never"),
+    Setting("log_backups", _number(0, 1000), "5", "rotated files to keep"),
     Setting(
         "log_rate",
         _number(1, 10_000_000),
@@ -267,7 +270,8 @@ _STOP: Final = (
         "30s",
         "how long a drain may take; then the stacks are dumped and the group is killed",
     ),
-    _live("stop_signal", _one(values.signal_number), "TERM", "asks for the drain, once a second"),
+    # Not live: a running process listens to the one that it was started with.
+    Setting("stop_signal", _one(values.signal_number), "TERM", "asks for the drain, once a second"),
 )
 
 _OPTION: Final = (Setting("option.ANY", _secret, None, '`context.options["ANY"]`'),)
@@ -482,7 +486,7 @@ _CONSUMER: Final = (
     Setting("lease", _positive, "30s", "how long a fetched message is ours; renewed"),
     Setting("batch", _number(1, 100_000), "1", "messages in one call, above 1 of `handle_batch`"),
     Setting("io_timeout", _positive, "5s", "one call to a server"),
-    Setting("progress_timeout", _positive, "5m", "a backlog and nothing done: not ready"),
+    _live("progress_timeout", _positive, "5m", "a backlog and nothing done: not ready"),
     _later("latency_limit", _positive, None, "oldest age that an alert may fire at"),
     _later("pool_size", _number(1, 10_000), None, "connections a process; `concurrency`"),
 )

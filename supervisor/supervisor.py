@@ -19,6 +19,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -39,7 +40,7 @@ from supervisor import (
 from supervisor.board import Board
 from supervisor.burial import Burial
 from supervisor.capture import Capture
-from supervisor.config import Config
+from supervisor.config import Config, Job
 from supervisor.control import ControlServer
 from supervisor.crew import Crew
 from supervisor.errors import ConfigError, Problem, SupervisorError
@@ -54,6 +55,7 @@ from supervisor.preload import PreloadError, freeze, modules, preload
 from supervisor.probe import probe, search_path
 from supervisor.process import Exit
 from supervisor.recycling import Recycling
+from supervisor.reloading import Reloading
 from supervisor.rolling import Rolling
 from supervisor.seat import TAIL_LINES, Seat, Seats, timestamp
 from supervisor.stacks import StackDumps
@@ -143,7 +145,10 @@ class Supervisor:
         self._is_at_work = False
         self.rolling = Rolling(self)
         self.recycling = Recycling(self)
-        self._outside = Outside(config, self.loop, self._seats, ready_fd)
+        is_daemon = ready_fd is not None
+        default_log = config.state_dir / f"{config.name}.log" if is_daemon else None
+        self.reloading = Reloading(self, default_log)
+        self.outside = Outside(config, self.loop, self._seats, ready_fd)
         self.precedence = Precedence(self.loop, self._seats, self)
 
     def run(self, early: signals.Early) -> int:
@@ -187,11 +192,11 @@ class Supervisor:
         # What an earlier master left comes to its end before its seat is filled again.
         self._vigil.begin()
         _log.info("starting %d daemon job(s), %d process(es)", len(config.jobs), len(self.seats))
-        self._outside.watch()
+        self.outside.watch()
         for seat in self.precedence.in_order(self.seats.values()):
             if not seat.predecessors:
                 self.happen_to(seat, Kind.START)
-        self._outside.changed()
+        self.outside.changed()
 
     def _open_log(self) -> None:
         config = self.config
@@ -204,19 +209,38 @@ class Supervisor:
                 text=config.log_format == "text",
                 level=config.log_level,
             )
-            for job in config.jobs:
-                self.log.limit(job.name, job.log_rate)
-                if job.log_file is not None:
-                    origin, section = job.origin("log_file"), f"{job.kind}:{job.name}"
-                    self.log.route(job.name, job.log_file, job.log_max_bytes, job.log_backups)
         except OSError as error:
             words = f"{error.filename}: {error.strerror}; make its folder, or correct the path"
             raise ConfigError(Problem(*origin, section, "log_file", words)) from None
+        for job in config.jobs:
+            self.open_log_of(job)
+            self.route_log_of(job)
         self.log.attach(self.loop)
         self.log.on_lines = self.followers.lines
         self.log.install()
         self._capture = Capture(self.loop, self.log)
         self.stacks = StackDumps(self.loop, self._capture)
+
+    def open_log_of(self, job: Job) -> None:
+        """Open the log file of a job, if it has one. Raises: ConfigError."""
+        if job.log_file is None:
+            return
+        try:
+            self.log.open_file(job.log_file, job.log_max_bytes, job.log_backups)
+        except OSError as error:
+            words = f"{error.filename}: {error.strerror}; make its folder, or correct the path"
+            raise ConfigError(job.problem("log_file", words)) from None
+
+    def route_log_of(self, job: Job) -> None:
+        """Let the processes of a job that come from now on log where it says."""
+        self.log.limit(job.name, job.log_rate)
+        self.log.route(job.name, job.log_file, job.log_max_bytes, job.log_backups)
+
+    def close_unused_logs(self) -> None:
+        """Close the log files that no job has any more, and forget who has left the file."""
+        names = {job.name for job in self.config.jobs}
+        self.log.forget_routes(names)
+        self.log.close_unused()
 
     def _hire(self) -> None:
         self._tree = cgroups.delegated()
@@ -295,6 +319,8 @@ class Supervisor:
 
     def _advance(self, seat: Seat, event: Event, how: Exit | None) -> None:
         """Advance a seat by one event, then do what the machine asks."""
+        if event.kind is Kind.EXIT or not seat.status.alive:
+            seat.take_over()
         before = seat.status
         event = self.precedence.gate(seat, event)
         seat.status, actions = step(seat.policy, before, event)
@@ -338,7 +364,7 @@ class Supervisor:
         if words != seat.complaint:
             seat.complaint = words
             self.wake_waiting()
-            self._outside.changed()
+            self.outside.changed()
 
     def _set_alarms(self, seat: Seat) -> None:
         deadline = seat.status.deadline
@@ -376,20 +402,19 @@ class Supervisor:
             seatlock.leave(self.config.state_dir, seat.name)
         if seat.status.state is State.RUNNING:
             seat.fallen = ()
-            self._watch_heartbeat(seat)
-            self.recycling.watch(seat)
+            self.watch(seat)
         if seat.status.state is State.FATAL and self.precedence.is_needed(seat):
-            self._outside.fatal(seat)
+            self.outside.fatal(seat)
         if seat.status.state is State.FATAL and seat.job.on_fatal == "exit" and not self.stopping:
             _log.error("%s is FATAL and on_fatal = exit: draining everything", seat.name)
             self.begin_stop(exit_code=1)
         self.precedence.changed()
         self.wake_waiting()
-        self._outside.changed()
+        self.outside.changed()
 
     # --- heartbeat ---------------------------------------------------------------------------
 
-    def _watch_heartbeat(self, seat: Seat) -> None:
+    def watch_heartbeat(self, seat: Seat) -> None:
         """Look at the board when the process would be overdue, and not before."""
         if not seat.is_watched or seat.status.state is not State.RUNNING:
             return  # one that drains has its own deadline
@@ -407,7 +432,7 @@ class Supervisor:
         look_again = now() + timeout if overdue_at is None else overdue_at
         if timeout >= EXACT_HEARTBEAT_S:
             look_again = on_the_second(look_again)
-        self.loop.at((seat.name, "beat"), look_again, partial(self._watch_heartbeat, seat))
+        self.loop.at((seat.name, "beat"), look_again, partial(self.watch_heartbeat, seat))
 
     # --- death -------------------------------------------------------------------------------
 
@@ -437,8 +462,8 @@ class Supervisor:
 
     def _on_signals(self) -> None:
         arrived = self._wakeup.take()
-        if signal.SIGHUP in arrived:
-            _log.warning("SIGHUP is not in this release; nothing was changed")
+        if signal.SIGHUP in arrived and not self.stopping:
+            self.reloading.hang_up()
         if signal.SIGTSTP in arrived and not self.stopping:
             self.quiet(self.seats.values(), everything=True)
         if signal.SIGUSR1 in arrived:
@@ -456,13 +481,13 @@ class Supervisor:
     def quiet(self, seats: Iterable[Seat], *, everything: bool) -> None:
         """Have these processes take nothing new."""
         self.crew.quiet(seats, everything=everything)
-        self._outside.quiet(self.crew.all_quiet)
+        self.outside.quiet(self.crew.all_quiet)
         _log.info("quiet: nothing new is taken" + ("" if everything else " by some"))
 
     def resume(self, seats: Iterable[Seat], *, everything: bool) -> None:
         """Undo `quiet`."""
         self.crew.resume(seats, everything=everything)
-        self._outside.quiet(self.crew.all_quiet)
+        self.outside.quiet(self.crew.all_quiet)
         _log.info("resumed")
 
     def press_stop(self) -> None:
@@ -496,7 +521,8 @@ class Supervisor:
         if window_s is not None:
             window = min(window, window_s)
         self._stop_by = now() + window
-        self._outside.stopping()
+        self.reloading.cancel()
+        self.outside.stopping()
         _log.info("stopping: draining everything within %gs", window)
         for seat in self.seats.values():
             seat.forget_last_stop()
@@ -625,6 +651,33 @@ class Supervisor:
             found.setdefault(seat.job.name, []).append(seat.name)
         return found
 
+    def take_over(self, config: Config) -> None:
+        """Run by this configuration from now on; what it means for the jobs is not done here."""
+        if config.log_level != self.config.log_level:
+            self.log.set_level(config.log_level)
+        self.config = config
+
+    def put_job(self, job: Job) -> None:
+        """Have one job of the configuration in another form."""
+        jobs = tuple(job if one.name == job.name else one for one in self.config.jobs)
+        self.config = replace(self.config, jobs=jobs)
+
+    def seats_of(self, name: str) -> list[Seat]:
+        """Give all seats of a job, those that are about to go as well."""
+        return [seat for seat in self.seats.values() if seat.job.name == name]
+
+    def watch(self, seat: Seat) -> None:
+        """Look after a process that runs, by the settings that it has now."""
+        self.watch_heartbeat(seat)
+        if seat.status.state is State.RUNNING:
+            self.recycling.watch(seat)
+
+    def changed(self) -> None:
+        """Look at everything that depends on what there is."""
+        self.precedence.changed()
+        self.outside.changed()
+        self.wake_waiting()
+
     def sits(self, seat: Seat) -> bool:
         """Say whether the seat is one of ours still."""
         return self.seats.get(seat.name) is seat
@@ -652,7 +705,7 @@ class Supervisor:
             "uptime_s": round(now() - self.started_at, 3),
             "config": str(self.config.path),
             "version": __version__,
-            "generation": 1,
+            "generation": self.reloading.generation,
         }
 
 

@@ -44,6 +44,7 @@ def verbs(supervisor: Supervisor) -> Mapping[str, Verb]:
         "scale": _scale,
         "quiet": _quiet,
         "resume": _resume,
+        "reload": _reload,
         "shutdown": _shutdown,
         "events": _events,
         "logs": _logs,
@@ -211,6 +212,13 @@ def _for_lull(supervisor: Supervisor, request: protocol.Request) -> tuple[list[S
     if asked and deaf and not seats:
         raise ControlError(f"a program cannot be told to be quiet: {', '.join(deaf)}; stop it")
     return seats, deaf
+
+
+def _reload(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
+    """Reload the configuration, and answer when all that has changed has come about."""
+    dry_run = protocol.flag(request, "dry_run")
+    if not _is_leaving(supervisor, reply):
+        supervisor.reloading.begin(reply.send, dry_run=dry_run)
 
 
 def _signal(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:

@@ -80,7 +80,6 @@ def test_help_lists_every_command(run: Run) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["reload"],
         ["cron", "list"],
         ["init", "."],
         ["upgrade"],
