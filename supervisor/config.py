@@ -103,6 +103,8 @@ class Job:
     handler: str | None = None
     handlers: Mapping[str, str] = field(default_factory=dict)
     concurrency: int = 10
+    min_concurrency: int | None = None
+    max_concurrency: int | None = None
     queue_size: int = 100
     batch: int = 1
     retries: int = 3
@@ -193,6 +195,8 @@ _PAIRS: Final = (("backoff", "backoff_max"), ("retry_backoff", "retry_backoff_ma
 
 _MOST_PROCESSES: Final = 4096
 """All jobs together. Source: the capacity of the board."""
+
+_BOUNDS: Final = ("min_concurrency", "max_concurrency")
 
 _LEAST_QUEUE: Final = 100
 """The least `queue_size` by default."""
@@ -533,13 +537,25 @@ class _Loader:
                 self._note(entries[low].problem(message))
 
     def _fit_threads(self, found: dict[str, Any], entries: dict[str, ini.Entry]) -> None:
-        """Work out what depends on `batch`: how much is fetched, and how many threads can be."""
+        """Work out what depends on others: the queue, the bounds of the threads, and how many fit.
+
+        Where threads come and go, `concurrency` is what a process begins with, if it is given.
+        """
         batch = found["batch"]
         found.setdefault("queue_size", max(_LEAST_QUEUE, 2 * batch))
+        wanted = found["concurrency"]
+        if not found.keys().isdisjoint(_BOUNDS):
+            given = wanted if "concurrency" in entries else 1
+            least = found.setdefault("min_concurrency", min(given, found.get(_BOUNDS[1], given)))
+            wanted = found.setdefault("max_concurrency", max(wanted, least))
+            found["concurrency"] = min(wanted, max(least, given))
+            if least > wanted:
+                message = f"{least} is more than max_concurrency ({wanted}); make it at most that"
+                self._note(entries["min_concurrency"].problem(message))
         threads = max(1, THREADS // batch)
-        if threads < found["concurrency"]:
+        if threads < wanted:
             message = (
-                f"{threads} of {found['concurrency']} threads, each with {min(batch, THREADS)}"
+                f"{threads} of {wanted} threads, each with {min(batch, THREADS)}"
                 f" messages: one process handles {THREADS} at a time; add processes for more"
             )
             self._warnings.append(entries["batch"].problem(message))

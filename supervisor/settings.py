@@ -444,8 +444,18 @@ _CONSUMER: Final = (
     Setting("handler", _attribute, None, "`module:attr`; none: acknowledged, with a warning"),
     Setting("handler.ANY", _attribute, None, "the handler of the topic ANY"),
     Setting("concurrency", _number(1, 256), "10", "threads of a bounded pool, a process"),
-    _later("min_concurrency", _number(1, 256), None, "shrink to this below 20 % queue"),
-    _later("max_concurrency", _number(1, 256), None, "grow to this above 80 % queue"),
+    Setting(
+        "min_concurrency",
+        _number(1, 256),
+        None,
+        "below 20 % of `queue_size` waiting, shrink to so many threads",
+    ),
+    Setting(
+        "max_concurrency",
+        _number(1, 256),
+        None,
+        "above 80 % of `queue_size` waiting, grow to so many; without both `concurrency` is fixed",
+    ),
     Setting(
         "queue_size",
         _number(1, 1_000_000),

@@ -22,7 +22,6 @@ import logging
 import math
 import select
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -31,21 +30,23 @@ from supervisor.board import Phase
 from supervisor.errors import ExitCode
 from supervisor.slot import OVERDUE, Fallen
 from workers import supply
+from workers.autoscale import Scale
 from workers.backlog import Backlog
 from workers.base import Unavailable
-from workers.batches import Intake, threads_of, width_of
+from workers.batches import Intake, width_of
 from workers.breaker import Breaker, Fate, Ruling
 from workers.calls import Caller
 from workers.gate import FREE, Gate, Leave
 from workers.handlers import TopicHandlers
 from workers.judge import Judge
-from workers.leases import Leases
+from workers.leases import Leases, Legacy
 from workers.lifeline import FAST_S
 from workers.overdue import Overdue
 from workers.pool import Doorbell, Pool, Task
 from workers.retry import MAX_CRASHES
 from workers.settlement import Settlement
 from workers.sources.source import Delivery, Source, SourceTrouble
+from workers.title import work
 from workers.topics import Appetite, Turns
 from workers.trouble import Trouble
 
@@ -89,13 +90,14 @@ class Consumer:
         self._judge = Judge(job, child.slot.name, self._context.logger)
         self._backlog = Backlog(self._source, self._page, [topic.name for topic in job.topics])
         self._turns = Turns(job.topics, job.order_topics)
-        width, threads = width_of(job), threads_of(job, job.concurrency)
+        width, self._scale = width_of(job), Scale.of(job)
+        threads, most = self._scale.size, self._scale.most
         # What a rate lets through begins at once: nothing may wait here, to begin in a crowd.
         ahead = job.queue_size if job.rate_limit is None else 0
         self._appetite = Appetite(threads * width, ahead)
         self._doorbell = Doorbell()
         call = Caller(self._handlers, self._context)
-        self._pool = Pool(threads, call, self._page, self._doorbell, width=width)
+        self._pool = Pool(threads, call, self._page, self._doorbell, most=most, width=width)
         self._intake = Intake(self._pool, width)
         self._overdue = Overdue(self._pool, job.handler_timeout)
         self._breaker = Breaker(job.retry_backoff_max, job.retry_backoff)
@@ -104,7 +106,7 @@ class Consumer:
         self._settlement = Settlement(self._page, threads * width, self._leases.forget)
         self._suspect: Task | None = None
         self._told: BaseException | None = None
-        self._fallen: deque[Fallen] = deque(child.slot.fallen)
+        self._legacy = Legacy(self._source, child.slot.fallen)
         self._trouble = Trouble()
         self._next_fetch = 0.0
         self._draining = False
@@ -166,6 +168,7 @@ class Consumer:
                 return code
             self._begin_suspect()
             self._intake.feed()
+            self._rescale(now)
             self._show(now)
             self._sleep()
 
@@ -178,7 +181,7 @@ class Consumer:
                 return
 
     def _due(self, now: float) -> Iterator[Callable[[], None]]:
-        if self._fallen:
+        if self._legacy:
             yield self._release_fallen
         if now >= self._leases.next_renewal:
             yield self._leases.renew
@@ -330,21 +333,12 @@ class Consumer:
         self._settlement.write(self._source)
 
     def _release_fallen(self) -> None:
-        while self._fallen:
-            fallen = self._fallen[0]
-            freed = self._source.release(fallen.owner, fallen.suspects)
-            self._fallen.popleft()
-            _log.info(
-                "released %d messages of %s, %d of them were being handled",
-                freed,
-                fallen.owner,
-                len(fallen.suspects),
-            )
-            self._next_fetch = 0.0
+        self._legacy.release()
+        self._next_fetch = 0.0
 
     def _on_fallen(self, fallen: Fallen) -> None:
         """Take the news of a dead sibling. Runs in: the lifeline's thread."""
-        self._fallen.append(fallen)
+        self._legacy.add(fallen)
         self._doorbell.ring()
 
     # --- leaving
@@ -399,6 +393,23 @@ class Consumer:
 
     # --- being seen, and sleeping
 
+    def _rescale(self, now: float) -> None:
+        """Have more threads, or fewer, as the queue asks for."""
+        if now < self._scale.look_at or self._scale.is_fixed or self._draining:
+            return
+        busy = self._pool.busy()
+        waiting = self._intake.outstanding - busy + self._backlog.waiting
+        # Threads that stand idle beside a queue wait for something else: a rate, or the GIL.
+        held = self.gate.is_held(now) or busy * 2 < self._pool.size
+        self._scale = self._scale.seen(waiting / self._job.queue_size, now, held=held)
+        size, before = self._scale.size, self._pool.size
+        if size == before:
+            return
+        _log.debug("%d threads instead of %d, as %d messages wait", size, before, waiting)
+        self._pool.resize(size)
+        self._appetite.resize(size * width_of(self._job))
+        self._settlement.batch = size * width_of(self._job)
+
     def _beat(self) -> None:
         self._page.beat(time.monotonic_ns())
 
@@ -409,15 +420,10 @@ class Consumer:
         self._pool.eager = not len(self._settlement)
         if not self._child.title.is_due(now):
             return
-        counts = self._page.read()
-        if self._draining:
-            state = f"draining {busy}"
-        elif busy or counts.done or counts.failed:
-            state = f"busy {busy}, done {counts.done}, failed {counts.failed}"
-        else:
-            state = "ready"
+        threads = 0 if self._scale.is_fixed else self._pool.size
+        words = work(self._page.read(), busy, threads, draining=self._draining)
         why = self.gate.leave(now).why
-        self._child.title.show(f"{state}, {why}" if why else state, now)
+        self._child.title.show(f"{words}, {why}" if why else words, now)
 
     def _sleep(self) -> None:
         now = time.monotonic()

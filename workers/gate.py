@@ -60,6 +60,10 @@ class Gate:
         """Tell whether that bar is down."""
         return name in self._bars
 
+    def is_held(self, now: float) -> bool:
+        """Tell whether a bar, or a reason with words, keeps messages out."""
+        return bool(self._bars) or bool(self.leave(now).why)
+
     def leave(self, now: float) -> Leave:
         """Put all reasons together: the least room, the latest time, the words of all."""
         bars = tuple(self._bars.values())

@@ -1,11 +1,16 @@
-"""What a process holds: its deliveries from the fetch until they are settled, and their leases."""
+"""What a process holds: its deliveries from the fetch until they are settled, and their leases.
+
+And what others held who are dead: the master tells who has fallen, and their leases are freed.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 
+from supervisor.slot import Fallen
 from workers.pool import Task
 from workers.sources.source import Delivery, Source
 
@@ -60,4 +65,33 @@ class Leases:
             _log.warning(
                 "lease lost, another process has the message",
                 extra={"topic": task.delivery.topic, "number": task.delivery.number},
+            )
+
+
+class Legacy:
+    """The dead whose leases this process is to free. Work loop's thread only, but for `add`."""
+
+    def __init__(self, source: Source, fallen: Iterable[Fallen]) -> None:
+        self._source = source
+        self._fallen = deque(fallen)
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to free."""
+        return bool(self._fallen)
+
+    def add(self, fallen: Fallen) -> None:
+        """Take in one more. From any thread."""
+        self._fallen.append(fallen)
+
+    def release(self) -> None:
+        """Free the leases of all of them. Raises: SourceTrouble, keeping those not yet freed."""
+        while self._fallen:
+            fallen = self._fallen[0]
+            freed = self._source.release(fallen.owner, fallen.suspects)
+            self._fallen.popleft()
+            _log.info(
+                "released %d messages of %s, %d of them were being handled",
+                freed,
+                fallen.owner,
+                len(fallen.suspects),
             )

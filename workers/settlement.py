@@ -30,7 +30,7 @@ class Settlement:
         self, page: Page, batch: int, written: Callable[[Iterable[Delivery]], None]
     ) -> None:
         self._page = page
-        self._batch = batch
+        self.batch = batch
         self._written = written
         self._done: list[Delivery] = []
         self._skipped: list[Delivery] = []
@@ -75,7 +75,7 @@ class Settlement:
         """Give when the batch has to be written at the latest, if there is one."""
         if not len(self):
             return None
-        return 0.0 if len(self) >= self._batch else self._since + DELAY_S
+        return 0.0 if len(self) >= self.batch else self._since + DELAY_S
 
     def write(self, source: Source) -> None:
         """Write everything. Raises: SourceTrouble, keeping what was not written."""

@@ -6,7 +6,19 @@ from typing import Final
 
 import setproctitle
 
+from supervisor.board import Reading
+
 _EVERY_S: Final = 1.0
+
+
+def work(counts: Reading, busy: int, threads: int, *, draining: bool) -> str:
+    """Say in words what a consumer does; `threads` where their number changes, else 0."""
+    if draining:
+        return f"draining {busy}"
+    words = "ready"
+    if busy or counts.done or counts.failed:
+        words = f"busy {busy}, done {counts.done}, failed {counts.failed}"
+    return f"{words}, threads {threads}" if threads else words
 
 
 class Title:

@@ -54,6 +54,10 @@ class Appetite:
         else:
             self._mean_s += (seconds - self._mean_s) * self._WEIGHT
 
+    def resize(self, concurrency: int) -> None:
+        """Take note of more threads, or fewer."""
+        self._concurrency = concurrency
+
     @property
     def ahead(self) -> int:
         """Give how many messages may wait beside those in the hands of the threads."""

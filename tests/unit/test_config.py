@@ -426,16 +426,3 @@ def test_every_problem_names_a_line_of_the_file(job_type: str, lines: list[str])
         assert each.file == "etc/w.ini"
         assert 0 < each.line <= text.count("\n") + 1
         assert "\n" not in str(each)
-
-
-def test_a_queue_holds_two_batches_and_a_process_no_more_than_it_can_note() -> None:
-    more = "handler = s:h\nconcurrency = 2\nbatch = "
-    (job,) = read(QUEUE + more + "128\n").jobs
-    assert job.queue_size == 256
-    (job,) = read(QUEUE + more + "128\nqueue_size = 7\n").jobs
-    assert job.queue_size == 7
-    assert not read(QUEUE + more + "128\n").warnings
-    (warning,) = read(QUEUE + more + "129\n").warnings
-    assert str(warning).startswith(
-        "etc/w.ini:7: [daemon:q] batch: 1 of 2 threads, each with 129 messages: one process"
-    )

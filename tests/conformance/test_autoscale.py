@@ -1,0 +1,72 @@
+"""Threads that come with a backlog and go with it, over every source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor import kernel
+from tests.conformance.conftest import Bench
+from tests.helpers import shop
+from tests.helpers.forked import Forked, Nursery
+
+
+@pytest.fixture
+def nursery(tmp_path: Path) -> Iterator[Nursery]:
+    with Nursery(tmp_path) as nursery:
+        yield nursery
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> shop.Journal:
+    return shop.Journal(tmp_path / "journal")
+
+
+def handlers(one: Forked) -> int:
+    """Count the threads that run handlers: all but the main one and the lifeline's."""
+    return len(list(Path(f"/proc/{one.pid}/task").iterdir())) - 2
+
+
+def test_threads_grow_with_the_backlog_and_shrink_in_calm(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("t", *({"gate": True, "n": n} for n in range(60)))
+    job = shop.job(
+        bench.url,
+        journal.path,
+        concurrency=2,
+        min_concurrency=2,
+        max_concurrency=9,
+        queue_size=20,
+    )
+    one = nursery.fork(job)
+    one.until_ready()
+    one.until(lambda: one.page.read().in_flight == 9)
+    assert handlers(one) == 9
+    one.until(lambda: "threads 9" in kernel.title_of(one.pid))
+    assert journal.counts("begin").total() == 9, "no more than there are threads"
+    shop.open_gate(journal.path)
+    one.until(lambda: one.page.read().done == 60)
+    one.until(lambda: handlers(one) == 2)
+    bench.publish("t", *range(1000, 1010))
+    one.until(lambda: one.page.read().done == 70)
+    one.order(b"stop stop")
+    assert one.wait() == 0
+    assert set(journal.counts("end").values()) == {1}
+    assert one.page.suspects() == ()
+
+
+def test_a_crash_of_a_grown_process_leaves_all_its_suspects(
+    bench: Bench, nursery: Nursery, journal: shop.Journal
+) -> None:
+    bench.publish("t", *({"gate": True, "n": n} for n in range(40)))
+    job = shop.job(
+        bench.url, journal.path, concurrency=1, min_concurrency=1, max_concurrency=8, queue_size=10
+    )
+    one = nursery.fork(job)
+    one.until(lambda: len(one.page.suspects()) == 8)
+    one.kill()
+    one.wait()
+    assert len(set(one.page.suspects())) == 8

@@ -1,0 +1,63 @@
+"""The keys of a consumer that depend on each other: batch, queue, and the bounds of the threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from supervisor.config import Config, load
+from supervisor.errors import ConfigError
+
+QUEUE = "[daemon:q]\ntype = queue\nurl = sqlite:///q.db\ntopics = a:5, b\nhandler = s:h\n"
+
+
+@pytest.fixture(autouse=True)
+def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def read(text: str) -> Config:
+    Path("w.ini").write_text(text)
+    return load(Path("w.ini"))
+
+
+def test_a_queue_holds_two_batches_and_a_process_no_more_than_it_can_note() -> None:
+    more = "concurrency = 2\nbatch = "
+    (job,) = read(QUEUE + more + "128\n").jobs
+    assert job.queue_size == 256
+    (job,) = read(QUEUE + more + "128\nqueue_size = 7\n").jobs
+    assert job.queue_size == 7
+    assert not read(QUEUE + more + "128\n").warnings
+    (warning,) = read(QUEUE + more + "129\n").warnings
+    assert str(warning).startswith(
+        "w.ini:7: [daemon:q] batch: 1 of 2 threads, each with 129 messages: one process"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "bounds"),
+    [
+        ("", (10, None, None)),
+        ("min_concurrency = 2\nmax_concurrency = 20\n", (2, 2, 20)),
+        ("concurrency = 5\nmin_concurrency = 2\nmax_concurrency = 20\n", (5, 2, 20)),
+        ("concurrency = 50\nmin_concurrency = 2\nmax_concurrency = 20\n", (20, 2, 20)),
+        ("max_concurrency = 4\n", (1, 1, 4)),
+        ("concurrency = 3\nmax_concurrency = 4\n", (3, 3, 4)),
+        ("concurrency = 9\nmax_concurrency = 4\n", (4, 4, 4)),
+        ("min_concurrency = 3\n", (3, 3, 10)),
+        ("min_concurrency = 30\n", (30, 30, 30)),
+    ],
+)
+def test_bounds_of_the_threads(text: str, bounds: tuple[int, int | None, int | None]) -> None:
+    (job,) = read(QUEUE + text).jobs
+    assert (job.concurrency, job.min_concurrency, job.max_concurrency) == bounds
+
+
+def test_bounds_of_the_threads_that_cannot_be() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(QUEUE + "min_concurrency = 5\nmax_concurrency = 4\n")
+    assert str(caught.value) == (
+        "w.ini:6: [daemon:q] min_concurrency: 5 is more than max_concurrency (4); make it at most"
+        " that"
+    )
