@@ -25,6 +25,7 @@ from supervisor.lines import (
     Renderer,
     Source,
     TextRenderer,
+    escape,
     plain,
     read_record,
 )
@@ -358,6 +359,9 @@ class Log:
     def _hook(self, sink: Sink, name: str) -> None:
         def say(level: str, message: str, **extras: object) -> None:
             self.master(Record(self.stamp(), level, __name__, message, extras))
+            if self._loop is not None:
+                # Nobody else may have anything to write for hours.
+                self._loop.at(self, now() + _AFTER_THE_TURN_S, self.flush)
 
         def say_loss(loss: Loss) -> None:
             after = f" after: {loss.error}" if loss.error else ""
@@ -366,8 +370,13 @@ class Log:
             say("warning", f"{said}, {name} is written again{after}", **extras)
 
         def say_failure(error: str) -> None:
+            words = f"cannot write {name}: {error}"
             if sink is not self._main:
-                say("error", f"cannot write {name}: {error}")
+                say("error", words)
+            else:
+                # There is nowhere to write it, but `logs master` shows it.
+                shown = f"{self.stamp()} ERROR {__name__} | {escape(words)}"
+                self.remember(MASTER, b"", shown.encode())
 
         sink.hooks = Hooks(on_room=lambda: self.on_room(), on_loss=say_loss, on_failure=say_failure)
 

@@ -107,7 +107,10 @@ class JobStatus(TypedDict):
 
 
 class MasterStatus(TypedDict):
-    """The supervisor itself. `ready`: every required job is."""
+    """The supervisor itself. `ready`: every required job is.
+
+    `log_lines_lost`: dropped since the start as a log could not be written or was read too slowly.
+    """
 
     name: str
     pid: int
@@ -117,6 +120,7 @@ class MasterStatus(TypedDict):
     config: str
     version: str
     generation: int
+    log_lines_lost: NotRequired[int]
 
 
 class Status(TypedDict):

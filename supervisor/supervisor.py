@@ -706,6 +706,7 @@ class Supervisor:
             "config": str(self.config.path),
             "version": __version__,
             "generation": self.reloading.generation,
+            "log_lines_lost": self.log.lost,
         }
 
 
