@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from supervisor.tallies import Tallies
+
 PAGES: Final = 4096
 _CELLS: Final = 512
 _PAGE_BYTES: Final = _CELLS * 8
@@ -39,7 +41,7 @@ _PHASE, _BEAT, _PARKED, _PROGRESS = 0, 1, 2, 3
 _DONE, _FAILED, _RETRIED, _DEAD, _SKIPPED = 4, 5, 6, 7, 8
 _IN_FLIGHT, _BACKLOG, _LAG = 9, 10, 11
 _DURATION_SUM_NS, _BUCKETS = 12, 13
-_PAUSED = 53
+_PAUSED, _TALLIES = 53, 54
 _THREADS = _CELLS - THREADS
 
 
@@ -78,10 +80,16 @@ class Page:
     a read and a write, which two threads would tear apart); read by anyone.
     """
 
-    __slots__ = ("_cells",)
+    __slots__ = ("_cells", "tallies")
 
     def __init__(self, cells: memoryview) -> None:
         self._cells = cells
+        self.tallies = Tallies(cells[_TALLIES:_THREADS], BUCKETS_S)
+
+    @classmethod
+    def alone(cls) -> Page:
+        """Make a page that is on no board, for a handler that runs under no master."""
+        return cls(memoryview(bytearray(_PAGE_BYTES)).cast("q"))
 
     def beat(self, now_ns: int) -> None:
         """Say that the work loop has come round. Ends any parking."""
@@ -100,6 +108,7 @@ class Page:
         """Wipe the signs of life of an earlier incarnation, so that they are not taken for ours."""
         for cell in (_PHASE, _BEAT, _PARKED, _PROGRESS, _IN_FLIGHT, _PAUSED):
             self._cells[cell] = 0
+        self.tallies.forget_progress()
         self._cells[_BACKLOG] = self._cells[_LAG] = UNKNOWN
         for cell in range(_THREADS, _CELLS):
             if self._cells[cell]:

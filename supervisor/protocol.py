@@ -59,7 +59,29 @@ class LastExit(TypedDict):
     at: str
 
 
-class ProcessStatus(TypedDict):
+class Progress(TypedDict):
+    """How far a work is, in pieces of its own."""
+
+    done: int
+    total: int
+
+
+class Times(TypedDict):
+    """Times that a handler has observed."""
+
+    count: int
+    sum_s: float
+
+
+class OwnNumbers(TypedDict):
+    """What handlers have counted under names of their own."""
+
+    counters: NotRequired[dict[str, int]]
+    timers: NotRequired[dict[str, Times]]
+    progress: NotRequired[Progress | None]
+
+
+class ProcessStatus(OwnNumbers):
     """One slot, as `status` shows it; the keys after `next_start_s` are for its last column.
 
     `paused` names topics that nobody takes from.

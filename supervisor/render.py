@@ -335,10 +335,16 @@ def detail(process: ProcessStatus) -> str:
             ("lag", process["lag"]),
             ("dead", process["dead"]),
             ("paused:", ", ".join(process.get("paused", ()))),
+            ("progress", _progress(process)),
         )
         if value
     ]
     return ", ".join(parts)
+
+
+def _progress(process: ProcessStatus) -> str:
+    progress = process.get("progress")
+    return f"{progress['done']} of {progress['total']}" if progress else ""
 
 
 def _waits(process: ProcessStatus) -> bool:

@@ -222,6 +222,7 @@ class Seat:
             "quiet": self.quiet,
             "held": status.held and not self.waits_in_vain,
             "paused": self.paused_topics(),
+            **_own_numbers(self.page),
         }
 
     def why(self, now: float) -> str:
@@ -310,6 +311,19 @@ def _within(room: int, lines: Sequence[str]) -> tuple[str, ...]:
 
 def _last_exit(death: Death) -> protocol.LastExit:
     return {"code": death.code, "signal": death.signal, "cause": death.cause, "at": death.at}
+
+
+def _own_numbers(page: Page) -> protocol.OwnNumbers:
+    """Give what the handlers have counted under names of their own."""
+    progress, timers = page.tallies.read_progress(), page.tallies.read_timers()
+    return {
+        "counters": page.tallies.read_counters(),
+        "timers": {
+            name: {"count": timer.count, "sum_s": round(timer.sum_s, 6)}
+            for name, timer in timers.items()
+        },
+        "progress": None if progress is None else {"done": progress[0], "total": progress[1]},
+    }
 
 
 def _since(then: float | None, now: float) -> float | None:

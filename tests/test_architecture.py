@@ -41,6 +41,7 @@ LAYERS = (
     "rights envfile dependencies",
     "values",
     "loop states board memory rate",
+    "tallies",
     "signals errors secret kernel bytecode trust identity cgroups",
 )
 

@@ -18,6 +18,7 @@ from workers.stop import StopToken
 
 if TYPE_CHECKING:
     from supervisor.board import Page
+    from workers.tally import Tally
 
 FOR_EVER_NS: Final = 2**62
 """A parking time that never comes: 146 years of CLOCK_MONOTONIC."""
@@ -115,8 +116,9 @@ class Pulse:
 class Context:
     """The process around a handler: its name, its options, its log, and whether it has to stop.
 
-    `scheduled_at` is the time that this run was due, for `scheduled` jobs. `pulse` belongs to the
-    runtime; consumers have none, since their work loop beats for them.
+    `scheduled_at` is the time that this run was due, for `scheduled` jobs; `deadline` the time by
+    which this call has to be over, where there is a limit (`handler_timeout`). `pulse` and `tally`
+    belong to the runtime; consumers have no pulse, since their work loop beats for them.
     """
 
     name: str
@@ -126,6 +128,8 @@ class Context:
     stop: StopToken
     scheduled_at: datetime | None = None
     pulse: Pulse | None = None
+    tally: Tally | None = None
+    deadline: datetime | None = None
 
     @property
     def stopping(self) -> bool:
@@ -156,6 +160,25 @@ class Context:
         """  # noqa: D205
         if self.pulse is not None:
             self.pulse.beat()
+
+    def count(self, name: str, n: int = 1) -> None:
+        """Add to a counter of your own; it is shown in `status --json` and survives the process.
+
+        A process has room for 20 names (letters, digits, `_`; at most 40). Raises: ValueError for
+        a wrong name or amount.
+        """
+        if self.tally is not None:
+            self.tally.count(name, n)
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Add a time to a histogram of your own; for 4 names, in the same way."""
+        if self.tally is not None:
+            self.tally.observe(name, seconds)
+
+    def progress(self, done: int, total: int) -> None:
+        """Say how far the work is, as `status` shows it until the process ends."""
+        if self.tally is not None:
+            self.tally.progress(done, total)
 
     def at(self, moment: datetime) -> Context:
         """Give the same context for the run that is due at that moment."""

@@ -6,6 +6,8 @@ Runs in the threads of the pool; knows neither the queue nor what becomes of a m
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from workers import codec
 from workers.base import Context, Message, Reject, Retry, Skip, Unavailable
@@ -15,11 +17,17 @@ from workers.pool import Load, Task
 
 
 class Caller:
-    """Calls the handlers of one process. One object for all threads."""
+    """Calls the handlers of one process. One object for all threads.
 
-    def __init__(self, handlers: TopicHandlers, context: Context) -> None:
+    `timeout` is the longest time of a call in seconds, if there is one.
+    """
+
+    def __init__(
+        self, handlers: TopicHandlers, context: Context, timeout: float | None = None
+    ) -> None:
         self._handlers = handlers
         self._context = context
+        self._timeout = None if timeout is None else timedelta(seconds=timeout)
 
     def __call__(self, load: Load) -> None:
         """Handle one message, or a batch of one topic. Raises: what the handler raises."""
@@ -31,11 +39,17 @@ class Caller:
             self._call_many(handler, load)
         else:
             [task] = load
-            handler.call(_message_of(task), self._context)
+            handler.call(_message_of(task), self._of_call())
+
+    def _of_call(self) -> Context:
+        """Give the context of one call, which has a deadline of its own."""
+        if self._timeout is None:
+            return self._context
+        return replace(self._context, deadline=datetime.now(UTC) + self._timeout)
 
     def _call_many(self, handler: Handler, load: Load) -> None:
         messages = [_message_of(task) for task in load]
-        found = outcomes(handler.call(messages, self._context), len(load))
+        found = outcomes(handler.call(messages, self._of_call()), len(load))
         for task, error in zip(load, found, strict=True):
             task.error = error
             if error is not None and not isinstance(error, (Skip, Retry, Reject, Unavailable)):

@@ -96,7 +96,7 @@ class Consumer:
         ahead = job.queue_size if job.rate_limit is None else 0
         self._appetite = Appetite(threads * width, ahead)
         self._doorbell = Doorbell()
-        call = Caller(self._handlers, self._context)
+        call = Caller(self._handlers, self._context, job.handler_timeout)
         self._pool = Pool(threads, call, self._page, self._doorbell, most=most, width=width)
         self._intake = Intake(self._pool, width)
         self._overdue = Overdue(self._pool, job.handler_timeout)

@@ -29,6 +29,7 @@ from workers.base import Context, Pulse, Worker
 from workers.lifeline import Lifeline
 from workers.report import Report, take_over_logging
 from workers.stop import StopToken
+from workers.tally import Tally
 from workers.title import Title
 
 _EXIT_HOOKS_S: Final = 1.0
@@ -56,6 +57,7 @@ class Child:
             logger=logging.getLogger(job.name),
             stop=self.stop,
             pulse=pulse,
+            tally=Tally(self.slot.page.tallies),
         )
 
     def ready(self) -> None:

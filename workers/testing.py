@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from supervisor.board import Page
 from workers import codec, retry
 from workers.base import Context
 from workers.handlers import BATCH, Handler
 from workers.retry import Verdict
 from workers.sources.source import Delivery
 from workers.stop import StopToken
+from workers.tally import Tally
 
 __all__ = ["Outcome", "run"]
 
@@ -22,7 +24,7 @@ class Outcome:
     """What the consume loop would do with the message after this one call.
 
     `status` is done, skipped, retried or dead; `after` the delay of a retry in seconds (its
-    random part left out); `reason` the error in words.
+    random part left out); `reason` the error in words; `counters` what `context.count` has counted.
     """
 
     status: str
@@ -30,6 +32,7 @@ class Outcome:
     after: float | None = None
     error: BaseException | None = None
     traceback: str = ""
+    counters: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -58,7 +61,9 @@ def run(
     raw = codec.encode(topic, data, message_id=message_id, key=key, headers=headers)
     built = codec.decode(topic, raw, fallback_id=message_id, attempt=attempt)
     stop = StopToken()
-    context = Context("test:0", 0, dict(options or {}), logging.getLogger("test"), stop)
+    cells = Page.alone().tallies
+    log = logging.getLogger("test")
+    context = Context("test:0", 0, dict(options or {}), log, stop, tally=Tally(cells))
     handler = Handler.of(handle, "handle", BATCH)
     error: BaseException | None = None
     trace = ""
@@ -75,4 +80,5 @@ def run(
     delivery = Delivery(1, topic, raw, attempts=attempt - 1, failures=attempt - 1)
     decision = retry.decide(delivery, error, retry.Policy(retries), chance=0.0)
     after = decision.delay_s if decision.verdict is Verdict.RETRIED else None
-    return Outcome(decision.verdict.value, str(error or ""), after, error, trace)
+    counted = cells.read_counters()
+    return Outcome(decision.verdict.value, str(error or ""), after, error, trace, counted)

@@ -170,7 +170,7 @@ class Broken:
 
 @pytest.fixture
 def page() -> Page:
-    return Page(memoryview(bytearray(4096)).cast("q"))
+    return Page.alone()
 
 
 def _job(folder: Path) -> Job:

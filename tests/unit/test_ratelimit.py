@@ -160,7 +160,7 @@ class Shelf:
 
 
 def rated(stock: int, per_second: float, cell: int) -> tuple[Shelf, RatedSource, Page]:
-    shelf, page = Shelf(stock), Page(memoryview(bytearray(4096)).cast("q"))
+    shelf, page = Shelf(stock), Page.alone()
     return shelf, RatedSource(shelf, Meter(cell, Rate.of(per_second)), page), page  # type: ignore[arg-type]
 
 
