@@ -14,21 +14,44 @@ class Turns:
     """Gives the order and the shares of each fetch.
 
     strict: a topic gets what the topics before it leave. weighted: each gets its part by weight,
-    and the order changes by chance, with the same weights, so that none is starved by rounding.
+    exactly, over any number of fetches: what rounding takes from it in one it has to its credit in
+    the next, so that none is starved. What a topic leaves goes to others by chance, with the same
+    weights.
     """
 
     def __init__(self, topics: Sequence[Topic], order: str) -> None:
         self._topics = tuple(topics)
         self._strict = order == "strict"
         self._total = sum(topic.weight for topic in topics)
+        # In parts of `_total`, so that they are whole numbers; together they are always 0.
+        self._credit = dict.fromkeys((topic.name for topic in topics), 0)
 
     def shares(self, limit: int) -> list[Share]:
         """Share out a fetch of up to `limit` messages."""
         if self._strict or len(self._topics) == 1:
             return [(topic.name, limit) for topic in self._topics]
+        shares = self._weigh(limit)
         # Efraimidis and Spirakis: the largest u ** (1 / weight) first is a weighted shuffle.
         shuffled = sorted(self._topics, key=lambda topic: -(random.random() ** (1 / topic.weight)))
-        return [(topic.name, math.ceil(limit * topic.weight / self._total)) for topic in shuffled]
+        return [(topic.name, shares[topic.name]) for topic in shuffled]
+
+    def _weigh(self, limit: int) -> dict[str, int]:
+        """Give whole shares that sum up to the limit, to those with the most credit first."""
+        credit, total = self._credit, self._total
+        shares = {}
+        for topic in self._topics:
+            credit[topic.name] += limit * topic.weight
+            shares[topic.name] = max(0, credit[topic.name] // total)
+            credit[topic.name] -= shares[topic.name] * total
+        left = limit - sum(shares.values())
+        while left:
+            step = 1 if left > 0 else -1
+            takers = shares if left > 0 else [name for name in shares if shares[name]]
+            name = max(takers, key=lambda name: step * credit[name])
+            shares[name] += step
+            credit[name] -= step * total
+            left -= step
+        return shares
 
 
 class Appetite:

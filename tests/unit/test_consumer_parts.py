@@ -33,16 +33,27 @@ def test_strict_topics_keep_their_order_and_may_take_all() -> None:
     assert turns.shares(10) == [("a", 10), ("b", 10)]
 
 
-@given(st.lists(st.integers(1, 100), min_size=2, max_size=6), st.integers(1, 100))
-def test_weighted_shares_cover_the_fetch_and_starve_nobody(weights: list[int], limit: int) -> None:
+@given(
+    st.lists(st.integers(1, 100), min_size=2, max_size=6),
+    st.lists(st.integers(1, 100), min_size=1, max_size=50),
+)
+def test_weighted_shares_are_exact_over_any_number_of_fetches(
+    weights: list[int], limits: list[int]
+) -> None:
     topics = [Topic(f"t{number}", weight) for number, weight in enumerate(weights)]
-    shares = dict(Turns(topics, "weighted").shares(limit))
-    assert set(shares) == {topic.name for topic in topics}
-    assert sum(shares.values()) >= limit
-    assert min(shares.values()) >= 1
+    turns, got = Turns(topics, "weighted"), Counter[str]()
+    for limit in limits:
+        shares = dict(turns.shares(limit))
+        assert set(shares) == {topic.name for topic in topics}
+        assert sum(shares.values()) == limit
+        assert min(shares.values()) >= 0
+        got.update(shares)
+    for topic in topics:
+        fair = sum(limits) * topic.weight / sum(weights)
+        assert abs(got[topic.name] - fair) < len(topics), "nobody gets more, and nobody starves"
 
 
-def test_with_single_messages_the_first_turn_goes_by_weight() -> None:
+def test_what_a_topic_leaves_goes_to_others_by_weight() -> None:
     turns = Turns((Topic("a", 5), Topic("b", 1)), "weighted")
     first = Counter(turns.shares(1)[0][0] for _ in range(3000))
     assert 0.75 < first["a"] / 3000 < 0.91

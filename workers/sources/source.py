@@ -60,7 +60,10 @@ class Burial:
 
 
 Share = tuple[str, int]
-"""A topic and how many of its messages are wanted before other topics get what is left."""
+"""A topic and how many of its messages are wanted before other topics get what is left.
+
+0 is a share too: such a topic gets of what is left.
+"""
 
 
 class Source(Protocol):
