@@ -19,6 +19,7 @@ import click
 from supervisor import __version__, protocol
 from supervisor.check_command import check
 from supervisor.complaint import complain
+from supervisor.completion import completion
 from supervisor.console import (
     Group,
     Invocation,
@@ -49,7 +50,7 @@ _LATER: Final = "cron upgrade"
 
 _ORDER: Final = (
     "check start status why top logs events restart stop reload scale quiet resume signal stacks"
-    " publish queue dead init version"
+    " publish queue dead init completion version"
 )
 """How `--help` lists the commands: as they are needed, not by the alphabet."""
 
@@ -82,7 +83,7 @@ def cli() -> None:
 
 _COMMANDS: Final = (
     check, why, top, logs, events, stacks, reload, scale, quiet, resume, signal,
-    publish, queue, dead, init,
+    publish, queue, dead, init, completion,
 )  # fmt: skip
 
 for command in _COMMANDS:

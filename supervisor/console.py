@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
@@ -22,8 +22,13 @@ from supervisor.client import Client
 from supervisor.errors import SupervisorError, UsageError, configuration_fault
 from supervisor.location import Location, locate
 
+if TYPE_CHECKING:
+    # Only for the reader: click loads it when a shell asks.
+    from click.shell_completion import CompletionItem
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_AT_A_TAB_S: Final = 1.0
 _DEFAULT_PATHS: Final = (Path("etc/workers.ini"), Path("/etc/workers.ini"))
 
 
@@ -110,9 +115,34 @@ def conf(command: Command) -> Command:
     )(command)
 
 
+def complete_names(
+    context: click.Context, _parameter: click.Parameter, begun: str
+) -> list[CompletionItem]:
+    """Offer the jobs of the running supervisor that begin so; behind a colon their processes.
+
+    When none answers quickly there are none, without a word: somebody has pressed Tab.
+    """
+    from click.shell_completion import CompletionItem
+
+    invocation = context.find_root().ensure_object(Invocation)
+    try:
+        with invocation.client() as client:
+            answer = client.call("status", limit_s=_AT_A_TAB_S, names=[])
+    except (SupervisorError, OSError):
+        return []
+    rows = cast("protocol.Status", answer)["processes"]
+    found = dict.fromkeys(row["name"] if ":" in begun else row["job"] for row in rows)
+    return [CompletionItem(name) for name in found if name.startswith(begun)]
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 yes = click.option("--yes", "-y", is_flag=True, help="Do not ask, on a terminal.")
-names_argument = click.argument("names", metavar="[NAME]...", nargs=-1)
+names_argument = click.argument(
+    "names", metavar="[NAME]...", nargs=-1, shell_complete=complete_names
+)
+needed_names_argument = click.argument(
+    "names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_names
+)
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
 
 

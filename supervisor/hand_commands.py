@@ -15,6 +15,7 @@ from supervisor.console import (
     conf,
     examples,
     names_argument,
+    needed_names_argument,
     pass_invocation,
     print_json,
     print_lines,
@@ -87,7 +88,7 @@ def resume(invocation: Invocation, names: tuple[str, ...]) -> None:
     short_help="Send a signal to processes.",
     epilog=examples("supervisor signal billing:1 USR1", "supervisor signal 'order*' HUP"),
 )
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@needed_names_argument
 @click.argument("word", metavar="SIG")
 @conf
 @pass_invocation

@@ -1,6 +1,7 @@
-"""`supervisor init`: a configuration to begin with, from that of another supervisor.
+"""`supervisor init`: something to begin with, out of nothing or from another supervisor's file.
 
-What it understands of other formats is in `importers`; `importing` reads and writes the files.
+`blueprint` writes what works at once. What is understood of other formats is in `importers`;
+`importing` reads and writes the files.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from pathlib import Path
 import click
 
 from supervisor.check_command import check
-from supervisor.console import Invocation, conf, examples, pass_invocation
-from supervisor.errors import ExitCode, UsageError
+from supervisor.console import Invocation, conf, examples, pass_invocation, print_next
+from supervisor.errors import ExitCode
 
 
 @click.command(
     short_help="Write a configuration to begin with.",
-    epilog=examples("supervisor init shop --from /etc/supervisor/supervisord.conf"),
+    epilog=examples(
+        "supervisor init shop",
+        "supervisor init shop --from /etc/supervisor/supervisord.conf",
+    ),
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
@@ -32,14 +36,28 @@ from supervisor.errors import ExitCode, UsageError
 def init(
     context: click.Context, invocation: Invocation, folder: Path, source: Path | None
 ) -> ExitCode:
-    """Write DIR/workers.ini; no file is ever overwritten.
+    """Write DIR/workers.ini, with handlers and a systemd unit; no file is ever overwritten.
+
+    What it writes works as it is: a queue, a scheduled function and a loop.
 
     With --from, every program of another supervisor's configuration becomes a job; what has no
     counterpart stands there as a comment with the reason. The end is what `check` says of it.
     """
     if source is None:
-        raise UsageError("init without --from FILE is not in this release")
+        return begin(invocation, folder)
     return import_from(context, invocation, folder, source)
+
+
+def begin(invocation: Invocation, folder: Path) -> ExitCode:
+    """Write what works at once, and tell how to go on."""
+    from supervisor import blueprint
+
+    written = blueprint.write(folder)
+    for path in (written.conf, *written.others):
+        click.echo(f"wrote {path}")
+    invocation.named = written.conf
+    print_next("supervisor check", invocation)
+    return ExitCode.OK
 
 
 def import_from(

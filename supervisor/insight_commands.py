@@ -18,6 +18,7 @@ from supervisor.console import (
     conf,
     examples,
     names_argument,
+    needed_names_argument,
     pass_invocation,
     print_json,
     print_lines,
@@ -69,7 +70,7 @@ def why(invocation: Invocation, names: tuple[str, ...], as_json: bool) -> None:
     short_help="Show the Python stacks of live processes.",
     epilog=examples("supervisor stacks orders:0", "supervisor stacks orders --json"),
 )
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@needed_names_argument
 @as_json
 @conf
 @pass_invocation

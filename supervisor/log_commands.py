@@ -24,6 +24,7 @@ from supervisor.console import (
     conf,
     examples,
     names_argument,
+    needed_names_argument,
     pass_invocation,
     print_json,
     print_lines,
@@ -45,7 +46,7 @@ Item = protocol.Item
         "supervisor logs 'order*' -f",
     ),
 )
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@needed_names_argument
 @follow_option
 @click.option(
     "-n",

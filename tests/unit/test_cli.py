@@ -81,7 +81,6 @@ def test_help_lists_every_command(run: Run) -> None:
     "words",
     [
         ["cron", "list"],
-        ["init", "."],
         ["upgrade"],
     ],
 )
