@@ -230,7 +230,9 @@ def _redirect(launch: Launch) -> None:
 
 def _sit_down(launch: Launch) -> None:
     try:
-        fd = seatlock.take(launch.state_dir, launch.name, launch.stop_timeout)
+        user = launch.rights.user
+        owner = None if os.geteuid() != 0 else 0 if user is None else user.uid
+        fd = seatlock.take(launch.state_dir, launch.name, launch.stop_timeout, owner)
     except BlockingIOError:
         sys.stderr.write(f"another process of {launch.name} is alive; this one leaves\n")
         _leave(ExitCode.ALREADY_RUNNING)

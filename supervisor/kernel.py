@@ -209,6 +209,15 @@ def facts(pid: int) -> Facts | None:
     )
 
 
+def user_of(pid: int) -> int | None:
+    """Give the real user of a process; None when it is gone."""
+    try:
+        text = _read(f"/proc/{pid}/status")
+    except OSError:
+        return None
+    return int(text.partition(b"\nUid:")[2].split(maxsplit=1)[0])
+
+
 def own_start() -> int:
     """Give the start of this process, as `Facts.started`; on the way of every child's start.
 

@@ -146,7 +146,7 @@ class Search:
         # The number of a session is not given away while a member lives; one that is younger than
         # the leader's start is a member, and a leader of the same number is not.
         is_member = leader is not None and pid != facts.session and facts.started >= leader.started
-        if leader is not None and is_member and not _is_reused(leader):
+        if leader is not None and is_member and not _is_reused(leader) and leader.may_be_of(pid):
             return leader.name
         slot = descendants.marked_slot(pid, self._instance)
         if slot is None and descendants.is_half_born(pid, self._instance):

@@ -26,20 +26,31 @@ _TEXT_BYTES: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Occupant:
-    """The process that sits, or sat, in a slot."""
+    """The process that sits, or sat, in a slot. `owner` is the user whose it was.
+
+    A process keeps the file of its slot open, and could write into it whom it likes: who is root
+    believes it only about processes of the user that it was given to.
+    """
 
     name: str
     pid: int
     started: int
     boot: str
     stop_timeout: float
+    owner: int
+
+    def may_be_of(self, pid: int) -> bool:
+        """Say whether the slot's user could have begun this process."""
+        return self.owner == os.geteuid() or self.owner == kernel.user_of(pid)
 
     def alive(self) -> bool:
         """Say whether this very process still runs, not another one under its number."""
         if self.boot != kernel.BOOT:
             return False
         facts = kernel.facts(self.pid)
-        return facts is not None and facts.started == self.started and not facts.zombie
+        if facts is None or facts.started != self.started or facts.zombie:
+            return False
+        return self.may_be_of(self.pid)
 
 
 def folder(state_dir: Path) -> Path:
@@ -47,9 +58,10 @@ def folder(state_dir: Path) -> Path:
     return state_dir / FOLDER
 
 
-def take(state_dir: Path, name: str, stop_timeout: float) -> int:
+def take(state_dir: Path, name: str, stop_timeout: float, owner: int | None = None) -> int:
     """Take the seat for this process. Runs in: child.
 
+    `owner` is the user that the process is about to become, where it may become another.
     Returns the descriptor that carries the lock. It must stay open, over an exec too.
     Raises: BlockingIOError when another process sits there.
     """
@@ -67,6 +79,8 @@ def take(state_dir: Path, name: str, stop_timeout: float) -> int:
     # Blanks over the rest of a longer text before it: one call, where truncating takes two.
     # On a full disk the lock alone has to do, and a next master goes by marks and titles.
     with suppress(OSError):
+        if owner is not None and os.fstat(fd).st_uid != owner:
+            os.fchown(fd, owner, -1)
         os.pwrite(fd, text.ljust(_TEXT_BYTES).encode(), 0)
     return fd
 
@@ -116,10 +130,23 @@ def occupants(state_dir: Path) -> tuple[Occupant, ...]:
     place = folder(state_dir)
     for name in _files(state_dir):
         try:
-            found.append(Occupant(**json.loads((place / name).read_bytes())))
+            found.append(_read(place / name))
         except (ValueError, TypeError, OSError):
             continue
     return tuple(found)
+
+
+def _read(path: Path) -> Occupant:
+    """Read one file, as from somebody who may mean harm. Raises: ValueError, TypeError, OSError."""
+    with path.open("rb") as file:
+        fields = json.loads(file.read(4 * _TEXT_BYTES))
+        found = Occupant(**fields, owner=os.fstat(file.fileno()).st_uid)
+    numbers = (found.pid, found.started, found.stop_timeout)
+    if found.name != path.name or not all(
+        type(one) in (int, float) and one >= 0 for one in numbers
+    ):
+        raise ValueError("not written by us")
+    return found
 
 
 def _files(state_dir: Path) -> list[str]:

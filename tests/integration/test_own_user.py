@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
 from tests.helpers.eventually import eventually
+from tests.helpers.python_for_all import python_for_all
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a change of user needs root")
 
@@ -142,6 +143,62 @@ def test_a_handler_runs_as_its_user_and_is_stopped_restarted_and_locked_out_like
     supervisor.wait_process("app:0", lambda row: row["ready"] and row["pid"] != first)
     report = supervisor.json("stop")
     assert report["killed"] == []
+
+
+QUEUE = """
+    [daemon:app]
+    type = queue
+    url = sqlite:///data/queue.db
+    topics = t
+    handler = app:handle
+    user = nobody
+"""
+
+
+def test_a_queue_is_its_users_whoever_publishes_first(supervise: Supervise) -> None:
+    supervisor = open_to_all(
+        supervise(
+            QUEUE,
+            {
+                "app": """
+                import os
+                import xml.dom.minidom
+                from workers import publish
+
+                def handle(message, context):
+                    if message.data == 1:
+                        publish("t", 2)
+                    context.logger.info("%s as %d", message.data, os.getuid())
+                """
+            },
+            settings={"preload": "none"},
+            start=False,
+        )
+    )
+    data = supervisor.folder / "data"
+    data.mkdir()
+    os.chown(data, NOBODY.pw_uid, NOBODY.pw_gid)
+    done = supervisor.cli("publish", "t", "1")
+    assert done.returncode == 0, done.stderr
+    supervisor.start(within=python_for_all())
+    for number in (1, 2):
+        supervisor.wait_line(f"{number} as {NOBODY.pw_uid}")
+    assert supervisor.cli("publish", "t", "3").returncode == 0
+    supervisor.wait_line(f"3 as {NOBODY.pw_uid}")
+    assert {path.stat().st_uid for path in data.iterdir()} == {NOBODY.pw_uid}
+
+
+def test_a_folder_that_its_user_may_not_use_is_told(supervise: Supervise) -> None:
+    supervisor = open_to_all(
+        supervise(
+            QUEUE + "    backoff = 1000s\n    backoff_max = 1000s\n",
+            {"app": "def handle(message, context): pass\n"},
+            start=False,
+        )
+    )
+    (supervisor.folder / "data").mkdir()
+    supervisor.start(wait=False, within=python_for_all())
+    supervisor.wait_line(lambda line: line["level"] == "error" and "queue.db" in line["message"])
 
 
 def test_a_child_that_dropped_its_rights_dies_with_its_master(supervise: Supervise) -> None:

@@ -73,6 +73,26 @@ _RETRY_S: Final = 0.02
 _NEVER: Final = threading.Event()
 
 
+def _make_as_its_folders(path: Path) -> None:
+    """Make a queue file that root is the first to use, and give it to the owner of its folder.
+
+    Root publishes by hand what a job with a user of its own has to consume. SQLite itself gives
+    the files beside it to the owner of the database.
+    """
+    owner = path.parent.stat()
+    if owner.st_uid == 0:
+        return
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, 0o644)
+    except FileExistsError:
+        return
+    try:
+        os.fchown(fd, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(fd)
+
+
 def path_of(url: str) -> Path:
     """Give the file of a `sqlite:///PATH` URL. Raises: ConfigError for another one."""
     scheme, separator, rest = url.partition(":///")
@@ -160,6 +180,8 @@ class QueueFile:
     def _connect(self) -> sqlite3.Connection:
         if not self._create and not self.path.exists():
             raise SourceTrouble(f"{self.path}: there is no queue file yet")
+        if os.geteuid() == 0:
+            _make_as_its_folders(self.path)
         # isolation_level=None: transactions are ours, not guessed from the statements.
         return sqlite3.connect(self.path, timeout=self._io_timeout, isolation_level=None)
 
