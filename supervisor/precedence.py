@@ -34,6 +34,9 @@ class Parent(Protocol):
     def stop_next(self) -> None:
         """Stop those whose turn it may be now."""
 
+    def wanted(self, job: str) -> int:
+        """Give how many processes a job is to have; 0 for one that does not run here."""
+
 
 class Precedence:
     """Holds starts and stops back until their turn comes."""
@@ -102,7 +105,9 @@ class Precedence:
         obstacle = ""
         for one in seat.job.depends_on:
             seats = self._of(one.job)
-            if all(_is_met(other, one.need) for other in seats):
+            # Of a job that has just come by a reload there may be no seats yet.
+            is_complete = len(seats) >= self._parent.wanted(one.job)
+            if is_complete and all(_is_met(other, one.need) for other in seats):
                 continue
             unmet.append(one)
             obstacle = obstacle or next(filter(None, map(_obstacle, seats)), "")

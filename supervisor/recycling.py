@@ -42,11 +42,15 @@ _log = logging.getLogger("supervisor")
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """What can be seen of a process: resident bytes, age in seconds, messages since its start."""
+    """What can be seen of a process: resident bytes, age in seconds, messages since its start.
+
+    `fresh` are its resident bytes at its READY, 0 where that is not known.
+    """
 
     memory: int
     age: float
     messages: int
+    fresh: int = 0
 
 
 @dataclass(slots=True)
@@ -56,13 +60,17 @@ class Term:
     process: Process
     part: float
     messages_before: int
-    memory_counts: bool = True
+    fresh: int
     told: bool = False  # that it has to go on beyond its limit, for the sake of another
 
 
-def excess(job: Job, part: float, life: Life, *, memory_counts: bool = True) -> str:
-    """Say which limit a process has met; "" while it has met none."""
-    if memory_counts and job.max_memory is not None and life.memory >= job.max_memory * part:
+def excess(job: Job, part: float, life: Life) -> str:
+    """Say which limit a process has met; "" while it has met none.
+
+    Memory that it had from the start does not count: its successor would have it too, and so each
+    would end at once.
+    """
+    if job.max_memory is not None and life.fresh < job.max_memory * part <= life.memory:
         limit, given = _mb(job.max_memory * part), values.show_size(job.max_memory)
         return f"{_mb(life.memory)} of memory, limit {limit} (max_memory = {given})"
     if job.max_lifetime is not None and life.age >= job.max_lifetime * part:
@@ -93,34 +101,24 @@ class Recycling:
             return
         if term is None or term.process is not seat.process:
             part = 1 - JITTER * int.from_bytes(os.urandom(4)) / 2**32
-            term = Term(seat.process, part, _messages(seat))
-            term.memory_counts = self._can_help(seat, part)
+            term = Term(seat.process, part, _messages(seat), _fresh_memory(seat))
         if _has_limit(seat.job):
             self._terms[seat.name] = term
+            self._warn_if_useless(seat, term)
             self._look_later(seat, term)
         else:
             self._terms.pop(seat.name, None)
 
-    def _can_help(self, seat: Seat, part: float) -> bool:
-        """Say whether a new process is smaller than the limit: else each would end at once.
-
-        A program without a word of its own is READY at its fork, of which nothing can be learnt.
-        """
-        limit, job = seat.job.max_memory, seat.job
-        assert seat.process is not None, "looked at from its READY on"
-        if limit is None or (job.type == "program" and not job.notify):
-            return True
-        memory = kernel.resident_bytes(seat.process.pid)
-        if memory < limit * part:
-            return True
-        _log.warning(
-            "%s: max_memory = %s is less than what a new process takes (%s): not recycled for it",
-            seat.name,
-            values.show_size(limit),
-            _mb(memory),
-            extra={"job": job.name, "slot": seat.number},
-        )
-        return False
+    def _warn_if_useless(self, seat: Seat, term: Term) -> None:
+        limit = seat.job.max_memory
+        if limit is not None and term.fresh >= limit * term.part:
+            _log.warning(
+                "%s: max_memory = %s is less than a new process takes (%s): not recycled for it",
+                seat.name,
+                values.show_size(limit),
+                _mb(term.fresh),
+                extra={"job": seat.job.name, "slot": seat.number},
+            )
 
     def _look_later(self, seat: Seat, term: Term) -> None:
         when = on_the_second(now() + LOOK_AFTER_S)
@@ -171,8 +169,9 @@ class Recycling:
             memory=kernel.resident_bytes(seat.process.pid) if seat.job.max_memory else 0,
             age=now() - begun if begun is not None else 0.0,
             messages=_messages(seat) - term.messages_before,
+            fresh=term.fresh,
         )
-        return excess(seat.job, term.part, life, memory_counts=term.memory_counts)
+        return excess(seat.job, term.part, life)
 
     def _is_in_office(self, seat: Seat, term: Term) -> bool:
         return (
@@ -209,6 +208,19 @@ def _is_absent(seat: Seat) -> bool:
 
 def _has_limit(job: Job) -> bool:
     return not (job.max_memory is None and job.max_lifetime is None and job.max_messages is None)
+
+
+def _fresh_memory(seat: Seat) -> int:
+    """Give the resident bytes of a process that is READY just now, else 0.
+
+    A program without a word of its own is READY at its fork, of which nothing can be learnt.
+    """
+    job, ready_at = seat.job, seat.status.ready_at
+    is_fresh = ready_at is not None and now() - ready_at < LOOK_AFTER_S
+    if job.max_memory is None or not is_fresh or (job.type == "program" and not job.notify):
+        return 0
+    assert seat.process is not None, "one that is READY has a process"
+    return kernel.resident_bytes(seat.process.pid)
 
 
 def _messages(seat: Seat) -> int:

@@ -325,7 +325,8 @@ _COMMON: Final = (
         _one(values.size_or("off")),
         "off",
         "recycle a process whose resident memory is above this: it drains, and its successor"
-        " follows at once; one process of a job at a time; 10 % jitter downwards",
+        " follows at once, one process of a job at a time; looked at every 2s, 10 % jitter"
+        " downwards",
     ),
     _live("max_lifetime", _one(values.duration_or("off")), "off", "recycle an older process"),
     _live(

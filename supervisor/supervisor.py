@@ -261,6 +261,10 @@ class Supervisor:
             raise ConfigError(Problem(file, line, "supervisor", "preload", str(error))) from None
         freeze()
 
+    def wanted(self, job: str) -> int:
+        """Give how many processes a job is to have; 0 for one that does not run here."""
+        return next((self.crew.wanted(one) for one in self.config.jobs if one.name == job), 0)
+
     def remnants_of(self, slot: str) -> set[int]:
         """Give who of an earlier master still sits in a slot."""
         return self._vigil.holds(slot)

@@ -149,7 +149,7 @@ def test_what_is_too_large_from_the_start_is_not_recycled_for_ever(supervise: Su
     jobs = section("fat", target="lives:steady", max_memory="1MB")
     jobs += section("old", target="lives:steady", max_lifetime="500ms")
     supervisor = supervise(jobs, MODULES)
-    supervisor.wait_line("fat:0: max_memory = 1MB is less than what a new process takes (")
+    supervisor.wait_line("fat:0: max_memory = 1MB is less than a new process takes (")
     recycled(supervisor, "old:0", 8)
     assert supervisor.process("fat:0")["restarts"] == 0
 

@@ -9,7 +9,6 @@ from supervisor.config import Job
 from supervisor.recycling import JITTER, Life, excess
 
 MB = 1 << 20
-FRESH = Life(memory=30 * MB, age=0.0, messages=0)
 
 
 def job(**limits: int | float) -> Job:
@@ -32,11 +31,11 @@ def test_each_limit_says_what_was_met() -> None:
     )
 
 
-def test_memory_that_no_recycling_would_free_does_not_count() -> None:
-    fat = Life(200 * MB, 5.0, 7)
-    assert excess(job(max_memory=128 * MB), 1.0, fat)
-    assert not excess(job(max_memory=128 * MB), 1.0, fat, memory_counts=False)
-    assert excess(job(max_memory=128 * MB, max_lifetime=5.0), 1.0, fat, memory_counts=False)
+def test_memory_that_a_process_has_from_the_start_does_not_count() -> None:
+    fat = Life(200 * MB, 5.0, 7, fresh=150 * MB)
+    assert not excess(job(max_memory=128 * MB), 1.0, fat)
+    assert excess(job(max_memory=160 * MB), 1.0, fat)
+    assert excess(job(max_memory=128 * MB, max_lifetime=5.0), 1.0, fat).startswith("5.0s old")
 
 
 @given(st.floats(1 - JITTER, 1), st.floats(0, 2), st.sampled_from(["memory", "age", "messages"]))

@@ -25,6 +25,7 @@ class World:
         board = Board("test")
         self._due: dict[Hashable, Callable[[], None]] = {}
         self.seats = Seats()
+        self.processes = {job.name: job.processes for job in jobs}
         for job in jobs:
             for number in range(job.processes):
                 seat = Seat(job, number, board.allocate()[1], policy_of(job))
@@ -68,6 +69,9 @@ class World:
     def stop_next(self) -> None:
         for seat in self.precedence.take_due():
             self.happen_to(seat, Kind.STOP)
+
+    def wanted(self, job: str) -> int:
+        return self.processes.get(job, 0)
 
     def missing(self, seat: Seat) -> list[Dependency]:
         """Give what is not yet as the seat needs it, read off the states alone."""
@@ -208,3 +212,18 @@ def test_who_waits_knows_whether_it_is_in_vain(found: list[Job], data: st.DataOb
         seat.wanted = True
     come_up(world, data)
     assert all(seat.status.ready for seat in world.seats.by_name.values())
+
+
+def test_a_job_that_is_still_to_be_furnished_is_waited_for() -> None:
+    """As when a reload brings both, and the one that depends comes first."""
+    job = Job(name="web", kind="daemon", type="worker", depends_on=(Dependency("db"),))
+    world = World([job])
+    world.processes["db"] = 1
+    (web,) = world.of("web")
+    world.happen_to(web, Kind.START)
+    assert web.status.why == "waiting for db to be ready"
+    assert not web.settled
+    world.processes["db"] = 0
+    world.precedence.changed()
+    world.turn()
+    assert world.spawned == ["web:0"]
