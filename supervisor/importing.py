@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.errors import SupervisorError, UsageError, configuration_fault
-from supervisor.importers import draft, supervisord
+from supervisor.importers import draft, ecosystem, procfile, supervisord
 from supervisor.importers.draft import Draft
 from supervisor.importers.supervisord_text import File
 
@@ -60,6 +60,13 @@ def _understood(file: File) -> Draft:
             f"{file.shown} is a program, which is not run here; write what it gives as JSON: node"
             f" -p 'JSON.stringify(require(\"./{name}\"))' > ecosystem.json"
         )
+    if name.endswith((".yml", ".yaml")):
+        raise UsageError(f"{file.shown} is YAML, which is not read here; write it as JSON")
+    if name.endswith((".json", ".pm2")) or file.text.lstrip()[:1] == "{":
+        return ecosystem.translate(file, processors=os.cpu_count() or 1)
+    if name.startswith("Procfile") or name.endswith(".procfile"):
+        has_env = os.path.isfile(os.path.join(file.folder, ".env"))
+        return procfile.translate(file, has_env=has_env)
     return supervisord.translate(file, _included, platform.node())
 
 

@@ -20,6 +20,8 @@ from supervisor.errors import ExitCode
     epilog=examples(
         "supervisor init shop",
         "supervisor init shop --from /etc/supervisor/supervisord.conf",
+        "supervisor init shop --from Procfile",
+        "supervisor init shop --from ecosystem.json",
     ),
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
@@ -28,7 +30,7 @@ from supervisor.errors import ExitCode
     "source",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Take over supervisord.conf.",
+    help="Take over supervisord.conf, a Procfile or PM2's ecosystem.json.",
 )
 @conf
 @pass_invocation

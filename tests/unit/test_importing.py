@@ -159,3 +159,25 @@ def test_a_refusal_has_its_exit_code(run: Run, source: Path, tmp_path: Path) -> 
         f"supervisor: {tmp_path}/workers.ini is there already and is never overwritten;"
         " nothing is done\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "command"),
+    [
+        ("Procfile", "nap: sleep 1000\n", "sleep 1000"),
+        ("Procfile.dev", "nap: sleep 1000\n", "sleep 1000"),
+        ("ecosystem.json", '{"apps": [{"name": "nap", "script": "nap.py"}]}', "python3 nap.py"),
+        ("dump.pm2", '[{"name": "nap", "pm_exec_path": "/nap"}]', "/nap"),
+        ("anything", PLAIN, "/bin/sleep 1000"),
+    ],
+)
+def test_the_kind_of_file_is_seen(tmp_path: Path, name: str, text: str, command: str) -> None:
+    (tmp_path / name).write_text(text)
+    done = import_into(tmp_path, tmp_path / name)
+    assert f"[daemon:nap]\ntype = program\ncommand = {command}\n" in done.path.read_text()
+
+
+def test_yaml_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "pm2.yml").touch()
+    with pytest.raises(UsageError, match="is YAML, which is not read here; write it as JSON"):
+        import_into(tmp_path, tmp_path / "pm2.yml")
