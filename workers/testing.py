@@ -23,8 +23,9 @@ __all__ = ["Outcome", "run"]
 class Outcome:
     """What the consume loop would do with the message after this one call.
 
-    `status` is done, skipped, retried or dead; `after` the delay of a retry in seconds (its
-    random part left out); `reason` the error in words; `counters` what `context.count` has counted.
+    `status` is done, skipped, retried, dead, or returned for Unavailable, which burns no retry;
+    `after` the delay of a retry in seconds (its random part left out); `reason` the error in words;
+    `counters` what `context.count` has counted.
     """
 
     status: str

@@ -11,18 +11,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from supervisor.config import Job
+from supervisor.secret import Secret
 from supervisor.slot import FALLEN, Fallen
 from tests.helpers.forked import Forked, Nursery, queue_job
 from workers import Context, Message, codec
 from workers.sources.sqlite_desk import SqliteDesk
 
-MESSAGES = 10_000
 TOPICS = ("orders", "mails", "invoices")
 PROCESSES = 3
-EVERY_S = 0.2
 
 
 @pytest.fixture
@@ -42,13 +43,24 @@ class Journal:
         self.file.write(f"{message.id}\n".encode())
 
 
-def publish(path: Path) -> None:
+class Batches(Journal):
+    """The same for many at once."""
+
+    def handle_batch(self, messages: list[Message], context: Context) -> None:
+        context.wait(0.05)
+        self.file.write("".join(f"{message.id}\n" for message in messages).encode())
+
+
+def publish(path: Path, messages: int) -> int:
+    """Publish about so many messages; give how many."""
     desk = SqliteDesk(path, io_timeout=5, create=True)
+    each = messages // len(TOPICS)
     for topic in TOPICS:
-        ids = [f"{topic}-{number}" for number in range(MESSAGES // len(TOPICS))]
+        ids = [f"{topic}-{number}" for number in range(each)]
         bodies = [codec.encode(topic, {"n": one}, message_id=one) for one in ids]
         desk.publish(topic, bodies, 0)
     desk.close()
+    return each * len(TOPICS)
 
 
 def left(path: Path) -> tuple[int, int]:
@@ -61,25 +73,48 @@ def left(path: Path) -> tuple[int, int]:
 
 
 def test_ten_thousand_messages_survive_a_kill_each_200_ms(nursery: Nursery, tmp_path: Path) -> None:
-    from supervisor.secret import Secret
+    total = publish(tmp_path / "q.db", 10_000)
+    job = job_of(tmp_path, "Journal")
+    kills = consume_under_fire(nursery, tmp_path, job, every_s=0.2)
+    twice = verify(tmp_path, total)
+    # In a handler, or finished and not yet written: as many of these as there are threads.
+    assert twice <= kills * 2 * job.concurrency, "only what was in flight is done twice"
+    assert kills >= 5
 
-    path, journal = tmp_path / "q.db", tmp_path / "journal"
-    publish(path)
-    total = MESSAGES // len(TOPICS) * len(TOPICS)
-    job = queue_job(
-        f"sqlite:///{path}",
-        f"{__name__}:Journal",
-        TOPICS,
-        options={"journal": Secret((str(journal),))},
+
+def test_batches_of_a_growing_pool_survive_kills(nursery: Nursery, tmp_path: Path) -> None:
+    total = publish(tmp_path / "q.db", 6_000)
+    job = job_of(tmp_path, "Batches", batch=10, concurrency=1, min_concurrency=1, max_concurrency=6)
+    # Few and far between: each leaves up to 60 suspects, and one that is killed alone three times
+    # would be dead.
+    kills = consume_under_fire(nursery, tmp_path, job, every_s=0.5, most=8)
+    twice = verify(tmp_path, total)
+    assert twice <= kills * 2 * 6 * job.batch
+    assert kills >= 2
+
+
+def job_of(folder: Path, handler: str, **more: Any) -> Job:
+    options = {"journal": Secret((str(folder / "journal"),))}
+    return queue_job(
+        f"sqlite:///{folder}/q.db", f"{__name__}:{handler}", TOPICS, options=options, **more
     )
+
+
+def consume_under_fire(
+    nursery: Nursery, folder: Path, job: Job, *, every_s: float, most: int = 10_000
+) -> int:
+    """Consume all there is, killing a process now and then; give the number of kills."""
     living: dict[int, Forked] = {}
     for process in range(PROCESSES):
         living[process] = nursery.fork(job, process)
     for one in living.values():
         one.until_ready()
     kills, begun = 0, time.monotonic()
-    while left(path)[0]:
-        _pass(living, EVERY_S)
+    while left(folder / "q.db")[0]:
+        _pass(living, every_s)
+        assert time.monotonic() - begun < 120, "it does not come to an end"
+        if kills == most:
+            continue
         process = random.randrange(PROCESSES)
         victim = living[process]
         victim.kill()
@@ -89,17 +124,18 @@ def test_ten_thousand_messages_survive_a_kill_each_200_ms(nursery: Nursery, tmp_
         sibling = living[(process + 1) % PROCESSES]
         sibling.order(FALLEN + b" " + fallen.encode())
         living[process] = nursery.fork(job, process, (fallen,))
-        assert time.monotonic() - begun < 120, "it does not come to an end"
     for one in living.values():
         one.order(b"stop stop")
     assert [one.wait() for one in living.values()] == [0] * PROCESSES
-    done = Counter(journal.read_text().split())
+    return kills
+
+
+def verify(folder: Path, total: int) -> int:
+    """See that nothing is lost; give how often something was done a second time."""
+    done = Counter((folder / "journal").read_text().split())
     assert len(done) == total, "lost"
-    assert left(path) == (0, 0), "nothing is left, nothing is dead"
-    twice = sum(done.values()) - total
-    # In a handler, or finished and not yet written: as many of these as there are threads.
-    assert twice <= kills * 2 * job.concurrency, "only what was in flight is done twice"
-    assert kills >= 5
+    assert left(folder / "q.db") == (0, 0), "nothing is left, nothing is dead"
+    return sum(done.values()) - total
 
 
 def _pass(living: dict[int, Forked], seconds: float) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.config import Job
-from workers import Message, Skip
+from workers import Message, Skip, Unavailable
 from workers.batches import Intake, threads_of, width_of
 from workers.handlers import BATCH, Handler, outcomes
 from workers.pool import Load, Task
@@ -129,3 +129,11 @@ def test_a_function_that_is_to_get_a_list_says_so_by_its_name() -> None:
     with pytest.raises(TypeError, match="call it handle_batch"):
         Handler.of(a_generator, BATCH)
     assert not Handler.of(a_generator, "handle", BATCH).takes_many
+
+
+def test_a_handler_that_finds_a_system_down_burns_no_retry() -> None:
+    def handle(_message: Message, _context: Any) -> None:
+        raise Unavailable("payments")
+
+    outcome = run(handle, 1, retries=0)
+    assert (outcome.status, outcome.reason, outcome.after) == ("returned", "payments", None)
