@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from supervisor.slot import FALLEN, Fallen
 from tests.conformance.conftest import Bench
 from tests.helpers import shop
 from tests.helpers.forked import Forked, Nursery
-from workers import codec
+from workers import Context, Message, codec
 from workers.sources.sqlite_file import path_of
 from workers.sources.sqlite_keys import SqliteKeys
 
@@ -249,3 +250,25 @@ def test_a_store_that_cannot_be_used_holds_nothing_up_for_ever(
     one.until(empty(bench))
     assert stop(one) == 0
     assert one.page.read().done == 5
+
+
+def test_a_batch_holds_each_key_once(
+    bench: Bench, nursery: Nursery, journal: shop.Journal, store: str
+) -> None:
+    publish(bench, *({"n": n % 15} for n in range(60)))
+    many = job(bench, journal, store, batch=10, rate_limit=1000.0)
+    one = nursery.fork(replace(many, handler=f"{__name__}:Batches"))
+    one.until(empty(bench))
+    assert stop(one) == 0
+    ended = [line[1] for line in journal.lines()]
+    assert sorted(map(int, ended)) == list(range(15))
+    assert (one.page.read().done, one.page.read().skipped) == (15, 45)
+
+
+class Batches:
+    """Writes down the keys of each batch that it is given."""
+
+    def handle_batch(self, messages: list[Message], context: Context) -> None:
+        """Handle them all."""
+        for message in messages:
+            shop.write(context, "end", message.data["n"])
