@@ -65,7 +65,9 @@ def ids(pid: int) -> set[str]:
 
 
 def test_master_jobs_and_files_are_the_users(supervise: Supervise) -> None:
-    supervisor = made(supervise).start(within=python_for_all())
+    supervisor = made(supervise)
+    assert command(supervisor, "check").returncode == 0
+    supervisor.start(within=python_for_all())
     pid = supervisor.process("app:0")["pid"]
     assert ids(supervisor.pid) == ids(pid) == {str(NOBODY.pw_uid)}
     owners = {

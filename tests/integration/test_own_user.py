@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,6 +207,46 @@ def test_a_child_that_dropped_its_rights_dies_with_its_master(supervise: Supervi
     pid = program(supervisor)
     supervisor.kill()
     eventually(lambda: pid not in supervisor.tree())
+
+
+@pytest.mark.parametrize(("keys", "owner"), [("", 0), ("limit_core = 1MB", NOBODY.pw_uid)])
+def test_who_may_write_a_core_may_be_looked_at(supervise: Supervise, keys: str, owner: int) -> None:
+    supervisor = open_to_all(supervise(f"{WORKER}    {keys}\n", {"app": RUN}, start=False)).start()
+    assert Path(f"/proc/{supervisor.process('app:0')['pid']}/environ").stat().st_uid == owner
+
+
+def without_root() -> tuple[str, ...]:
+    """Give the words before a command that run it as nobody."""
+    ids = ("--reuid", str(NOBODY.pw_uid), "--regid", str(NOBODY.pw_gid), "--clear-groups")
+    if shutil.which("setpriv") is None:
+        pytest.skip("needs: apt-get install util-linux")
+    return (*python_for_all(), "setpriv", *ids)
+
+
+def of_nobody(supervisor: Supervisor) -> Supervisor:
+    """Let nobody run it: what it writes is his."""
+    open_to_all(supervisor)
+    for folder in (supervisor.run_dir, supervisor.state_dir):
+        folder.mkdir(mode=0o700)
+        os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
+    return supervisor
+
+
+def test_without_root_a_job_may_have_the_supervisors_own_user(supervise: Supervise) -> None:
+    keys = f"    user = {NOBODY.pw_uid}\n    group = {NOBODY.pw_gid}\n    limit_nofile = 99\n"
+    supervisor = of_nobody(supervise(SLEEPER + keys, start=False)).start(within=without_root())
+    pid = program(supervisor)
+    assert facts(pid, "status")["Uid"].split() == [str(NOBODY.pw_uid)] * 4
+    assert limits(pid)["Max open files"] == ["99", "99"]
+
+
+def test_without_root_another_user_is_one_clear_error(supervise: Supervise) -> None:
+    supervisor = of_nobody(supervise(SLEEPER + "    user = root\n", start=False))
+    supervisor.start(wait=False, within=without_root())
+    assert supervisor.wait_exit() == 78
+    assert re.fullmatch(
+        r".*test.ini:\d+: \[daemon:app\] user: to run as root needs root; .*\n", supervisor.errors()
+    )
 
 
 def test_a_memory_limit_is_an_ordinary_failure(supervise: Supervise) -> None:

@@ -158,6 +158,21 @@ def test_a_file_of_variables_that_is_not_there(tmp_path: Path) -> None:
     assert not prerequisites.problems(configuration(tmp_path, "env_file = some.env"))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to distrust")
+def test_what_another_could_write_is_not_obeyed(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "some.env").touch()
+    (tmp_path / "some.env").chmod(0o666)
+    assert "env_file: " in (said := problem(tmp_path, "env_file = some.env"))
+    assert "chmod go-w" in said
+    code = tmp_path / "code"
+    code.mkdir()
+    code.chmod(0o777)
+    said = problem(tmp_path, "[supervisor]\npythonpath = code")
+    assert "a.ini:5: [supervisor] pythonpath: " in said
+    assert f"chmod go-w {code}" in said
+
+
 def test_more_files_than_there_may_be(tmp_path: Path) -> None:
     assert "limit_nofile: more than" in problem(tmp_path, f"limit_nofile = {1 << 30}")
 
