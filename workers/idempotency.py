@@ -16,7 +16,6 @@ write of the key: at most 10 ms, as with any acknowledgement.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -65,7 +64,14 @@ def key_of(message: Message, rule: str) -> str | None:
     if not key:
         return None
     text = key.encode(errors="backslashreplace")
-    return text.decode() if len(text) <= _LONGEST else hashlib.sha256(text).hexdigest()
+    return text.decode() if len(text) <= _LONGEST else _hash(text)
+
+
+def _hash(text: bytes) -> str:
+    # Here, as it brings four megabytes of OpenSSL with it, and few keys are so long.
+    from hashlib import sha256
+
+    return sha256(text).hexdigest()
 
 
 def once(source: Source, slot: Slot, refuse: Callable[[Delivery, str], None]) -> Source:
