@@ -114,8 +114,8 @@ def _verdict(why: Why) -> str:
     state, begin = why["state"], f"{why['name']} ({why['type']}) is {why['state']}"
     since = f" for {duration(why['uptime_s'])}" if why["uptime_s"] is not None else ""
     if state == "RUNNING":
-        ready = " and ready" if why["ready"] else f", but {_not_ready(why)}"
-        return f"{begin}{ready}{since}{_history(why)}"
+        ready = f" and ready{since}" if why["ready"] else f"{since}, but {_not_ready(why)}"
+        return f"{begin}{ready}{_history(why)}"
     if state in ("STARTING", "STOPPING"):
         doing = "not ready yet" if state == "STARTING" else why["why"]
         return f"{begin}{since}: {escape(doing)}{_history(why)}"

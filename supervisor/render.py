@@ -325,7 +325,8 @@ def detail(process: ProcessStatus) -> str:
         failures = "" if told else _failures(process)
         parts.append(("no retry" if again is None else f"retry in {duration(again)}") + failures)
     elif is_bad(process):
-        parts.append(process["why"] if _waits(process) else "not ready")
+        told = process.get("why", "")
+        parts.append(told if _waits(process) or told.startswith("not ready: ") else "not ready")
     if process.get("quiet"):
         parts.append("quiet")
     parts += [

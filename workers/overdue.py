@@ -13,9 +13,21 @@ import faulthandler
 import logging
 import math
 import sys
+import threading
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Final
 
+from workers import calls, pool
 from workers.lifeline import FAST_S
 from workers.pool import Load, Pool
+
+_CALLS: Final = 4
+"""So many calls tell where a handler is."""
+
+_OURS: Final = frozenset({threading.__file__, pool.__file__, calls.__file__})
+"""What every handler is called by, and most of them wait in."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +53,11 @@ class Overdue:
         if not loads:
             return False
         self._happened_at = now
-        for load in loads:
-            self._tell(load)
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+        # Last, so that it stands among the last words of the process.
+        frames = sys._current_frames()
+        for load, thread in loads:
+            self._tell(load, _place(frames.get(thread)))
         return True
 
     def stuck(self, now: float) -> int:
@@ -56,14 +70,24 @@ class Overdue:
         """Give when to look again; a call that begins from now on is not overdue before."""
         return min(now, self._pool.oldest()) + self._timeout_s
 
-    def _tell(self, load: Load) -> None:
+    def _tell(self, load: Load, place: str) -> None:
         task = load[0]
         more = f" and {len(load) - 1} more" if len(load) > 1 else ""
         _log.error(
-            "the handler of message %s%s has taken longer than handler_timeout (%gs): its process"
-            " ends, the stacks follow",
+            "the handler of message %s%s has taken longer than handler_timeout (%gs), it is in %s;"
+            " its process ends, all stacks are in the log",
             task.id or task.delivery.number,
             more,
             self._timeout_s,
+            place,
             extra={"topic": task.delivery.topic, "message_id": task.id},
         )
+
+
+def _place(frame: FrameType | None) -> str:
+    """Say where a handler is: its innermost calls, the innermost one last."""
+    if frame is None:
+        return "no thread any more"
+    stack = [call for call in traceback.extract_stack(frame) if call.filename not in _OURS]
+    names = [f"{call.name} ({Path(call.filename).name}:{call.lineno})" for call in stack]
+    return " > ".join(names[-_CALLS:]) or "no Python code"

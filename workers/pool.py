@@ -118,6 +118,7 @@ class Pool:
         most = max(most, size)
         self._running: list[Load] = [()] * most
         self._begun = [0.0] * most
+        self._threads = [0] * most
         # What follows is changed by threads that come and go, under the lock.
         self._lock = threading.Lock()
         self._free = list(range(most - 1, -1, -1))
@@ -197,11 +198,12 @@ class Pool:
         """Give the number of tasks that are in the hands of threads."""
         return sum(map(len, self._running))
 
-    def begun_before(self, moment: float) -> list[Load]:
-        """Give the loads whose call began before that moment, and goes on."""
+    def begun_before(self, moment: float) -> list[tuple[Load, int]]:
+        """Give the loads whose call began before that moment, and goes on, each with its thread."""
         # A thread writes the time first and takes the load away last; read in the other order.
         running = tuple(self._running)
-        return [load for load, at in zip(running, self._begun, strict=True) if load and at < moment]
+        rows = zip(running, self._begun, self._threads, strict=True)
+        return [(load, thread) for load, at, thread in rows if load and at < moment]
 
     def oldest(self) -> float:
         """Give when the oldest call that goes on began; infinite without one."""
@@ -216,6 +218,7 @@ class Pool:
             self._inbox.put(None)
 
     def _work(self, index: int) -> None:
+        self._threads[index] = threading.get_ident()
         take, give = self._inbox.get, self._results.append
         while True:
             load = take()

@@ -34,6 +34,7 @@ def test_it_is_running_and_not_ready_and_says_why(supervise: Supervise) -> None:
     assert row["state"] == "RUNNING"
     assert row["why"] == "not ready: redis://shop:***@db/0 is unavailable"
     assert not supervisor.status()["master"]["ready"]
+    assert "not ready: redis://shop:***@db/0 is unavailable" in supervisor.cli("status").stdout
     assert supervisor.cli("status", "--check").returncode == 1
     supervisor.write("gate", "")
     row = supervisor.wait_process("orders:0", lambda row: row["ready"] and row["done"] == 3)

@@ -112,7 +112,7 @@ def test_of_a_job_the_bad_ones_come_first() -> None:
         ),
         (
             reason(state="RUNNING", ready=False, pid=1, uptime_s=9.0, why="not ready: 4 wait"),
-            "is RUNNING, but not ready: 4 wait for 9s",
+            "is RUNNING for 9s, but not ready: 4 wait",
         ),
         (reason(deaths=[death("hung", None, signal="KILL")]), "no heartbeat (killed by KILL)"),
         (reason(deaths=[death("a-new-cause", 3)]), "exit 3, after"),

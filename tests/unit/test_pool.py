@@ -170,7 +170,8 @@ def test_it_tells_since_when_calls_go_on() -> None:
         assert begun.wait(PATIENCE_S)
         assert before <= made.oldest() <= time.monotonic()
         assert made.begun_before(before) == []
-        [load] = made.begun_before(math.inf)
+        [(load, thread)] = made.begun_before(math.inf)
+        assert thread in {one.ident for one in threading.enumerate()}
         assert [one.delivery.number for one in load] == [1]
         go.set()
         collect(made, doorbell, 1)
