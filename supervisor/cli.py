@@ -17,9 +17,7 @@ from typing import Final
 import click
 
 from supervisor import __version__, protocol
-from supervisor.check_command import check
 from supervisor.complaint import complain
-from supervisor.completion import completion
 from supervisor.console import (
     Group,
     Invocation,
@@ -34,17 +32,11 @@ from supervisor.console import (
     print_lines,
     print_status,
 )
-from supervisor.dead_commands import dead
 from supervisor.errors import (
     ExitCode,
     NotRunning,
     UsageError,
 )
-from supervisor.hand_commands import quiet, reload, resume, scale, signal
-from supervisor.init_command import init
-from supervisor.insight_commands import stacks, top, why
-from supervisor.log_commands import events, logs
-from supervisor.queue_commands import publish, queue
 
 _LATER: Final = "cron upgrade"
 
@@ -54,11 +46,32 @@ _ORDER: Final = (
 )
 """How `--help` lists the commands: as they are needed, not by the alphabet."""
 
+_ELSEWHERE: Final = {
+    "check": "check_command",
+    "completion": "completion",
+    "dead": "dead_commands",
+    "quiet": "hand_commands",
+    "reload": "hand_commands",
+    "resume": "hand_commands",
+    "scale": "hand_commands",
+    "signal": "hand_commands",
+    "init": "init_command",
+    "stacks": "insight_commands",
+    "top": "insight_commands",
+    "why": "insight_commands",
+    "events": "log_commands",
+    "logs": "log_commands",
+    "publish": "queue_commands",
+    "queue": "queue_commands",
+}
+"""The commands of other modules, which are loaded when they are called."""
+
 
 @click.group(
     cls=Group,
     later=_LATER.split(),
     order=_ORDER.split(),
+    elsewhere=_ELSEWHERE,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples(
         "supervisor check                 is the configuration right?",
@@ -79,15 +92,6 @@ def cli() -> None:
     NAME is a job (orders), one process of it (orders:0) or a pattern ('order*'). No NAME means the
     whole supervisor.
     """
-
-
-_COMMANDS: Final = (
-    check, why, top, logs, events, stacks, reload, scale, quiet, resume, signal,
-    publish, queue, dead, init, completion,
-)  # fmt: skip
-
-for command in _COMMANDS:
-    cli.add_command(command)
 
 
 @cli.command(

@@ -14,10 +14,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import Final, Protocol, Self, cast
+from typing import TYPE_CHECKING, Final, Protocol, Self, cast
 
-from supervisor import insight, protocol
+from supervisor import protocol
 from supervisor.errors import ControlError, NotRunning
+
+if TYPE_CHECKING:
+    # Only for the reader: `status` does without it.
+    from supervisor import insight
 
 CONNECT_S: Final = 5
 """How long the master may take to let us in; it never takes a second unless it is ill."""

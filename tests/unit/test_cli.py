@@ -59,10 +59,16 @@ def test_without_a_command_the_help_is_shown(run: Run) -> None:
     assert "To begin:" in ended.out + ended.err
 
 
-@pytest.mark.parametrize("command", sorted(cli.cli.commands))
+def all_commands() -> dict[str, click.Command]:
+    context = click.Context(cli.cli)
+    found = {name: cli.cli.get_command(context, name) for name in cli.cli.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}
+
+
+@pytest.mark.parametrize("command", sorted(all_commands()))
 def test_every_command_says_how_it_is_used(run: Run, command: str) -> None:
     commands = [[command]]
-    group = cli.cli.commands[command]
+    group = all_commands()[command]
     if isinstance(group, click.Group):
         commands = [[command, name] for name in group.commands]
     for words in commands:
@@ -74,7 +80,7 @@ def test_every_command_says_how_it_is_used(run: Run, command: str) -> None:
 
 def test_help_lists_every_command(run: Run) -> None:
     shown = run("--help").out
-    assert all(f"  {name} " in shown for name in cli.cli.commands)
+    assert all(f"  {name} " in shown for name in all_commands())
 
 
 @pytest.mark.parametrize(
