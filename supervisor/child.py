@@ -18,7 +18,6 @@ import gc
 import importlib
 import io
 import os
-import resource
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -188,8 +187,7 @@ def _become(launch: Launch) -> None:
     _sit_down(launch)
     atexit._clear()
     setproctitle.setproctitle(launch.title)
-    resource.setrlimit(resource.RLIMIT_NOFILE, launch.nofile)
-    rights.restrict(launch.rights)
+    rights.restrict(launch.rights, launch.nofile)
     if launch.directory is not None:
         os.chdir(launch.directory)
     if rights.drop(launch.rights):

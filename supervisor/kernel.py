@@ -26,6 +26,11 @@ _SO_PEERGROUPS: Final = 59
 _MOST_GROUPS: Final = 65536
 
 _getsockopt = ctypes.CDLL(None, use_errno=True).getsockopt
+CAP_SETGID: Final = 6
+CAP_SETUID: Final = 7
+CAP_SYS_NICE: Final = 23
+CAP_SYS_RESOURCE: Final = 24
+
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _PF_EXITING: Final = 0x00000004
 _PF_KTHREAD: Final = 0x00200000
@@ -207,6 +212,15 @@ def facts(pid: int) -> Facts | None:
         flags=int(fields[6]),
         started=int(fields[19]),
     )
+
+
+def may(capability: int) -> bool:
+    """Say whether this process has a capability now; root in a container lacks many.
+
+    Source: CapEff in proc_pid_status(5), the numbers in linux/capability.h
+    """
+    text = _read("/proc/self/status")
+    return bool(int(text.partition(b"\nCapEff:")[2].split(maxsplit=1)[0], 16) >> capability & 1)
 
 
 def user_of(pid: int) -> int | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from supervisor import trust
+from supervisor import kernel, trust
 from supervisor.config import Config, Job
 from supervisor.errors import Problem
 from supervisor.rights import UNLIMITED
@@ -56,7 +56,8 @@ def _all(config: Config) -> Iterator[Problem]:
 def _of(job: Job) -> Iterator[tuple[str, str]]:
     yield from _identity(job)
     if job.nice is not None and job.nice < _least_nice():
-        yield "nice", f"below {_least_nice()} needs root"
+        words = f"below {_least_nice()} needs root"
+        yield "nice", words + _lacking(os.geteuid(), "CAP_SYS_NICE")
     if job.cpu_affinity is not None:
         ours = os.sched_getaffinity(0)
         if missing := sorted(job.cpu_affinity - ours):
@@ -73,18 +74,24 @@ def _of(job: Job) -> Iterator[tuple[str, str]]:
 
 def _identity(job: Job | Config) -> Iterator[tuple[str, str]]:
     own = os.geteuid()
-    if own == 0:
-        return
-    if job.user is not None and job.user.uid != own:
-        words = f"to run as {job.user.name} needs root; start the supervisor as root or as him"
-        yield "user", words
-    if job.group is not None and job.group.gid != os.getegid():
-        yield "group", f"to run in group {job.group.name} needs root; leave it out"
+    user, group = job.user, job.group
+    may = own == 0 and kernel.may(kernel.CAP_SETUID) and kernel.may(kernel.CAP_SETGID)
+    if user is not None and user.uid != own and not may:
+        words = f"to run as {user.name} needs root{_lacking(own, 'CAP_SETUID and CAP_SETGID')}"
+        yield "user", f"{words}; start the supervisor as root or as him"
+    if group is not None and group.gid != os.getegid() and not may:
+        words = f"to run in group {group.name} needs root{_lacking(own, 'CAP_SETGID')}"
+        yield "group", f"{words}; leave it out"
+
+
+def _lacking(uid: int, capabilities: str) -> str:
+    """Say what a root needs that has not all of root's power, as in a container."""
+    return f" with {capabilities}" if uid == 0 else ""
 
 
 def _least_nice() -> int:
     """Give the lowest nice value that we may take."""
-    if os.geteuid() == 0:
+    if kernel.may(kernel.CAP_SYS_NICE):
         return -_LOWEST_NICE
     soft, _ = resource.getrlimit(resource.RLIMIT_NICE)
     allowed = -_LOWEST_NICE if soft == UNLIMITED else _LOWEST_NICE - soft
@@ -92,23 +99,17 @@ def _least_nice() -> int:
 
 
 def _limits(job: Job) -> Iterator[tuple[str, str]]:
-    if job.limit_nofile is not None:
-        most = _most_files()
-        if job.limit_nofile > most:
-            yield "limit_nofile", f"more than {most}, the most that may be given here"
-    if os.geteuid() == 0:
-        return
+    may_raise = kernel.may(kernel.CAP_SYS_RESOURCE)
     for key, wanted, kind in (
+        ("limit_nofile", job.limit_nofile, resource.RLIMIT_NOFILE),
         ("limit_core", job.limit_core, resource.RLIMIT_CORE),
         ("limit_memory", job.limit_memory, resource.RLIMIT_AS),
     ):
         _, hard = resource.getrlimit(kind)
-        if wanted is not None and hard != UNLIMITED and (wanted == UNLIMITED or wanted > hard):
-            yield key, f"more than {hard} bytes, the hard limit here, needs root"
-
-
-def _most_files() -> int:
-    """Give the highest limit of files that we may set. Source: getrlimit(2), fs.nr_open."""
-    if os.geteuid() == 0:
-        return int(Path("/proc/sys/fs/nr_open").read_text(encoding="ascii"))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        is_more = hard != UNLIMITED and (wanted == UNLIMITED or (wanted or 0) > hard)
+        if wanted is not None and is_more and not may_raise:
+            words = f"more than {hard}, the hard limit here, needs root"
+            yield key, words + _lacking(os.geteuid(), "CAP_SYS_RESOURCE")
+    most = int(Path("/proc/sys/fs/nr_open").read_text(encoding="ascii"))
+    if job.limit_nofile is not None and job.limit_nofile > most and may_raise:
+        yield "limit_nofile", f"more than {most}, the most that this machine allows (fs.nr_open)"

@@ -41,8 +41,8 @@ _MASK: Final = r"(0o)?0?[0-7]{3}"
 class Rights:
     """What a process may do and use; None where it keeps what its master has.
 
-    Limits are in bytes, UNLIMITED for none; the number of files is in `Launch`, as every child
-    gets one.
+    Limits are in bytes, UNLIMITED for none; that of files is in `Launch`, as every child gets
+    one.
     """
 
     user: User | None = None
@@ -106,11 +106,14 @@ def limit(text: str) -> int:
 # How a child takes them on
 
 
-def restrict(rights: Rights) -> None:
+def restrict(rights: Rights, files: tuple[int, int]) -> None:
     """Take on everything but the identity. Runs in: child, while it may still do so.
 
-    Raises: SpawnError when the kernel refuses.
+    `files` are the soft and the hard limit of open ones. Raises: SpawnError when the kernel
+    refuses.
     """
+    with _named("limit_nofile"):
+        resource.setrlimit(resource.RLIMIT_NOFILE, files)
     if rights.nice is not None:
         with _named("nice"):
             os.setpriority(os.PRIO_PROCESS, 0, rights.nice)

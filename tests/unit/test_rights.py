@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 from pathlib import Path
 
 import pytest
 
-from supervisor import envfile, identity, prerequisites, rights
+from supervisor import envfile, identity, kernel, prerequisites, rights
 from supervisor.config import Config, load
 from supervisor.identity import Group, User
 from supervisor.rights import Rights
@@ -191,14 +192,31 @@ def test_what_needs_root(
     config = configuration(tmp_path, keys)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "getegid", lambda: 1000)
+    monkeypatch.setattr(kernel, "may", lambda capability: False)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (0, 1 << 20))
     (only,) = prerequisites.problems(config)
     assert words in str(only)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="about a root that has not all of root's power")
+def test_a_root_without_capabilities_is_told_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configuration(tmp_path, "user = nobody\nnice = -20\nlimit_core = unlimited")
+    monkeypatch.setattr(kernel, "may", lambda capability: False)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (0, 0))
+    found = "\n".join(map(str, prerequisites.problems(config)))
+    assert re.findall("needs root with ([A-Z_]+)", found) == [
+        "CAP_SETUID",
+        "CAP_SYS_NICE",
+        "CAP_SYS_RESOURCE",
+    ]
+
+
 def test_ones_own_user_needs_no_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configuration(tmp_path, "user = nobody\nlimit_memory = 1GB")
     monkeypatch.setattr(os, "geteuid", lambda: identity.user("nobody").uid)
+    monkeypatch.setattr(kernel, "may", lambda capability: False)
     assert prerequisites.problems(config) == ()
 
 
@@ -206,7 +224,7 @@ def test_a_hard_limit_is_not_raised_without_root(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configuration(tmp_path, "limit_core = unlimited\nlimit_memory = 2GB")
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(kernel, "may", lambda capability: False)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (0, 1 << 30))
     found = [str(problem) for problem in prerequisites.problems(config)]
     assert [("limit_core" in one, "limit_memory" in one) for one in found] == [

@@ -1,8 +1,9 @@
-"""Control groups in a unit of a real systemd, which has delegated its tree to us."""
+"""What the unit allows under a real systemd: control groups of our own, and users for the jobs."""
 
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Iterator
 
 import pytest
@@ -23,6 +24,17 @@ backoff = 50ms
 [daemon:cgroup.procs]
 type = program
 command = sleep 200000
+"""
+
+
+DROPPED = """
+[daemon:app]
+type = program
+command = sleep 300000
+user = nobody
+nice = -5
+limit_nofile = 1000
+limit_core = unlimited
 """
 
 
@@ -69,3 +81,21 @@ def test_what_hides_from_its_job_is_found_and_killed_with_it(box: Box) -> None:
     box.systemctl("stop", UNIT)
     assert box.pids() == []
     assert box.show("Result") == "success"
+
+
+def test_the_units_capabilities_are_enough_to_give_a_job_its_user(box: Box) -> None:
+    box.write("/etc/workers.ini", DROPPED)
+    box.systemctl("start", UNIT)
+    box.wait(lambda: list(members(box, "app/0").values()) == ["sleep 300000"], "running")
+    (pid,) = members(box, "app/0")
+    status = box.read(f"/proc/{pid}/status").splitlines()
+    nobody = str(pwd.getpwnam("nobody").pw_uid)
+    assert (
+        next(line.split() for line in status if line.startswith("Uid:")) == ["Uid:"] + [nobody] * 4
+    )
+    assert next(line.split() for line in status if line.startswith("CapEff:"))[1].strip("0") == ""
+    assert box.read(f"/proc/{pid}/stat").rpartition(")")[2].split()[16] == "-5"
+    assert "Max open files            1000 " in box.read(f"/proc/{pid}/limits")
+    box.systemctl("stop", UNIT)
+    assert box.show("Result") == "success"
+    assert "killing" not in box.log()
