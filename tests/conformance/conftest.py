@@ -10,11 +10,17 @@ from typing import Protocol
 
 import pytest
 
+from supervisor.board import Page
+from supervisor.config import Job
+from supervisor.meters import Meters
 from workers import codec
+from workers.idempotency import OnceSource
+from workers.ratelimit import Meter, Rate, RatedSource
 from workers.sources.source import Source
 from workers.sources.sqlite import SqliteSource
 from workers.sources.sqlite_desk import Depth, Letter, SqliteDesk
 from workers.sources.sqlite_file import QueueFile
+from workers.sources.sqlite_keys import SqliteKeys
 
 LEASE_S = 600.0
 
@@ -34,6 +40,7 @@ class Bench(Protocol):
     def letters(self, topic: str) -> list[Letter]: ...
     def pause(self, topic: str) -> None: ...
     def out_of_order(self) -> AbstractContextManager[None]: ...
+    def close(self) -> None: ...
 
 
 class SqliteBench:
@@ -73,6 +80,9 @@ class SqliteBench:
             change.execute("INSERT INTO paused (topic, since) VALUES (?, 0)", (topic,))
         file.close()
 
+    def close(self) -> None:
+        """Let go of what the bench itself holds."""
+
     @contextmanager
     def out_of_order(self) -> Iterator[None]:
         """Hold the lock that every change needs. No fork may happen meanwhile."""
@@ -83,7 +93,31 @@ class SqliteBench:
         database.close()
 
 
+class GuardedSqliteBench(SqliteBench):
+    """The same behind all that may stand between a source and the loop, letting all through."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._meters = Meters()
+        self._keys = path.with_name("keys.db")
+
+    def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
+        job = Job(name="a", kind="daemon", type="queue", idempotency_ttl=0.0, rate_limit=1e6)
+        keys = SqliteKeys(self._keys, owner, lease_s=lease_s, ttl_s=0.0, io_timeout=IO_S)
+        once = OnceSource(super().source(owner, lease_s), keys, job, Page.alone(), _never)
+        meter = Meter(self._meters.of(job), Rate.of(1e6))
+        return RatedSource(once, meter, Page.alone())
+
+    def close(self) -> None:
+        self._meters.close()
+
+
+def _never(*_: object) -> None:
+    raise AssertionError("every message has an id")
+
+
 @pytest.fixture(params=[SqliteBench])
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     made: Bench = request.param(tmp_path / "queue" / "q.db")
-    return made
+    yield made
+    made.close()

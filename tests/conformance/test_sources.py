@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from tests.conformance.conftest import Bench
+from tests.conformance.conftest import Bench, GuardedSqliteBench, SqliteBench
 from tests.helpers.eventually import eventually
 from workers import codec
 from workers.sources.source import Burial, Delivery, Return, Source
+
+
+@pytest.fixture(params=[SqliteBench, GuardedSqliteBench])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    """Each kind of source, and the same behind what may stand before it."""
+    made: Bench = request.param(tmp_path / "queue" / "q.db")
+    yield made
+    made.close()
 
 
 @pytest.fixture
