@@ -131,6 +131,11 @@ class Breaker:
         return len(self._held)
 
     @property
+    def is_idle(self) -> bool:
+        """Tell whether all is well, and no row has begun: then what is done needs no ruling."""
+        return self.circuit is _WELL
+
+    @property
     def is_closed(self) -> bool:
         """Tell whether all is well."""
         return self.circuit.state is State.CLOSED
@@ -155,9 +160,6 @@ class Breaker:
 
     def rule(self, task: Task, now: float) -> Iterator[Ruling]:
         """Take in a finished task; give what is decided by that, this one or others."""
-        if task.error is None and self.circuit is _WELL:  # hardly ever otherwise
-            yield Ruling(task, Fate.JUDGE)
-            return
         result = result_of(task.error)
         before = self.circuit
         number = task.delivery.number

@@ -261,7 +261,9 @@ class Consumer:
                 continue
             self._page.observe(task.seconds)
             self._appetite.observe(task.seconds)
-            if task.spoiled and not isinstance(task.error, Unavailable):
+            if task.error is None and self._breaker.is_idle:  # hardly ever otherwise
+                self._settle_later(task, Fate.JUDGE, now)
+            elif task.spoiled and not isinstance(task.error, Unavailable):
                 self._call_alone(task, now)
             else:
                 self._decide(self._breaker.rule(task, now), now)
@@ -272,11 +274,14 @@ class Consumer:
 
     def _decide(self, rulings: Iterable[Ruling], now: float) -> None:
         for task, fate in rulings:
-            if fate is Fate.SPARE:
-                sentence = self._judge.spare(task)
-            else:
-                sentence = self._judge.judge(task, stopping=self._child.stop.stopping)
-            self._settlement.add(*sentence, now)
+            self._settle_later(task, fate, now)
+
+    def _settle_later(self, task: Task, fate: Fate, now: float) -> None:
+        if fate is Fate.SPARE:
+            sentence = self._judge.spare(task)
+        else:
+            sentence = self._judge.judge(task, stopping=self._child.stop.stopping)
+        self._settlement.add(*sentence, now)
 
     def _heed_breaker(self, now: float) -> None:
         """Tell when the system behind goes down, and when it is back; untried messages go back."""
