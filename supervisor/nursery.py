@@ -235,10 +235,10 @@ class Nursery:
         # control socket just fits.
         number = self._numbers.setdefault(seat.name, len(self._numbers))
         listener = Listener(self._config.run_dir / f"n{number}")
-        if seat.job.user is not None and os.geteuid() == 0:
-            passage.for_program(self._config.run_dir, listener.path, seat.job.user.uid)
         self._listeners[seat.name] = listener
         self._loop.watch(listener.fileno(), READ, lambda _mask: self._on_notify(seat, listener))
+        if seat.job.user is not None and os.geteuid() == 0:
+            passage.for_program(self._config.run_dir, listener.path, seat.job.user.uid)
         return listener.path
 
     def _on_notify(self, seat: Seat, listener: Listener) -> None:

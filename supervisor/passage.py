@@ -7,6 +7,7 @@ that lets them pass already, or that is of another group, is left as it is.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -16,6 +17,11 @@ from supervisor.errors import SupervisorError
 
 def for_group(folder: Path, gid: int) -> None:
     """Let the members of a group pass. Raises: SupervisorError when that cannot be."""
+    if (shut := _shut_above(folder, gid)) is not None:
+        raise SupervisorError(
+            f"socket_group cannot get to run_dir {folder}, as {shut} is closed to it: "
+            "choose another run_dir"
+        )
     found = folder.stat()
     if found.st_mode & stat.S_IXOTH or (found.st_gid == gid and found.st_mode & stat.S_IXGRP):
         return
@@ -35,7 +41,20 @@ def for_group(folder: Path, gid: int) -> None:
 
 def for_program(folder: Path, socket: Path, uid: int) -> None:
     """Let a program of another user reach its socket. Raises: OSError."""
+    if (shut := _shut_above(folder, None)) is not None:
+        words = f"closed to uid {uid}, whose NOTIFY_SOCKET lies in there; choose another run_dir"
+        raise PermissionError(errno.EACCES, words, str(shut))
     os.chown(socket, uid, -1)
     mode = stat.S_IMODE(folder.stat().st_mode)
     if not mode & stat.S_IXOTH:
         folder.chmod(mode | stat.S_IXOTH | stat.S_IXGRP)
+
+
+def _shut_above(folder: Path, gid: int | None) -> Path | None:
+    """Give the folder above that lets neither everybody nor the group pass."""
+    for above in reversed(folder.resolve().parents):
+        found = above.stat()
+        is_open = found.st_mode & stat.S_IXOTH
+        if not is_open and not (found.st_gid == gid and found.st_mode & stat.S_IXGRP):
+            return above
+    return None

@@ -71,8 +71,9 @@ def ask(
 
 
 def test_members_have_the_power_of_the_supervisors_user(supervise: Supervise) -> None:
-    supervisor = supervise(JOB, settings={"socket_group": GROUP.gr_name})
+    supervisor = supervise(JOB, settings={"socket_group": GROUP.gr_name}, start=False)
     supervisor.folder.chmod(0o755)
+    supervisor.start()
     found = (supervisor.run_dir / "test.sock").stat()
     assert (found.st_gid, stat.S_IMODE(found.st_mode)) == (GROUP.gr_gid, 0o660)
     found = supervisor.run_dir.stat()
@@ -101,9 +102,10 @@ def test_without_a_group_nobody_else_gets_as_far_as_the_socket(supervise: Superv
 def test_a_stranger_at_an_open_door_is_told_no_and_nothing_else(
     supervise: Supervise, settings: dict[str, str]
 ) -> None:
-    supervisor = supervise(JOB, settings={"socket_mode": "0666", **settings})
-    for folder in (supervisor.folder, supervisor.run_dir):
-        folder.chmod(0o755)
+    supervisor = supervise(JOB, settings={"socket_mode": "0666", **settings}, start=False)
+    supervisor.folder.chmod(0o755)
+    supervisor.start()
+    supervisor.run_dir.chmod(0o755)
     # Said nothing, as the door may be shut before it is said.
     answer = json.loads(ask(supervisor, NOBODY.pw_gid, words=b""))
     assert answer == {
@@ -125,12 +127,26 @@ def test_a_mode_that_keeps_the_group_out_is_refused(supervise: Supervise) -> Non
 
 def test_a_run_dir_of_another_group_is_not_taken_from_it(supervise: Supervise) -> None:
     supervisor = supervise(JOB, settings={"socket_group": GROUP.gr_name}, start=False)
+    supervisor.folder.chmod(0o755)
     supervisor.run_dir.mkdir()
     supervisor.run_dir.chmod(0o750)
     done = supervisor.cli("start")
     assert done.returncode == 1
     assert "is open to another group than socket_group" in done.stderr
     assert stat.S_IMODE(supervisor.run_dir.stat().st_mode) == 0o750
+
+
+def test_a_folder_above_that_is_closed_to_the_group_is_told(supervise: Supervise) -> None:
+    supervisor = supervise(JOB, settings={"socket_group": GROUP.gr_name}, start=False)
+    done = supervisor.cli("start")
+    assert done.returncode == 1
+    assert f"as {supervisor.folder} is closed to it: choose another run_dir" in done.stderr
+
+
+def test_a_program_that_cannot_get_to_its_socket_is_told(supervise: Supervise) -> None:
+    jobs = JOB + "    user = nobody\n    notify = true\n"
+    supervisor = supervise(jobs, start=False).start(wait=False)
+    supervisor.wait_line("closed to uid")
 
 
 def test_a_program_with_a_user_of_its_own_can_say_that_it_is_ready(supervise: Supervise) -> None:
