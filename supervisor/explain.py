@@ -179,6 +179,8 @@ def _how(death: Death) -> str:
     """Say how a process ended, and why where that is known."""
     end = f"exit {death['code']}" if death["signal"] is None else f"killed by {death['signal']}"
     told = _HOW.get(death["cause"])
+    if death["cause"] == "recycled":
+        told = escape(death.get("why", "")) or told  # which limit it has met
     return f"{told} ({end})" if told else end
 
 

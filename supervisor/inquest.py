@@ -87,5 +87,6 @@ def _death(death: Death) -> insight.Death:
         "code": death.code,
         "signal": death.signal,
         "cause": death.cause,
+        "why": death.why,
         "log_tail": list(death.log_tail),
     }

@@ -5,17 +5,21 @@ As `protocol`, whose words these are too: filled by `inquest` and `stacks`, draw
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 
 class Death(TypedDict):
-    """One end of one process; `log_tail` are the last lines that it wrote."""
+    """One end of one process; `log_tail` are the last lines that it wrote.
+
+    `why`: the words for which the supervisor has ended it, else "".
+    """
 
     at: str
     uptime_s: float
     code: int | None
     signal: str | None
     cause: str
+    why: NotRequired[str]
     log_tail: list[str]
 
 

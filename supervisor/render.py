@@ -266,7 +266,7 @@ def local(at: str) -> str:
 
 
 def _headline(rows: Sequence[ProcessStatus], master: MasterStatus) -> str:
-    stopped = sum(row["state"] == "STOPPED" for row in rows)
+    stopped = sum(row["state"] == "STOPPED" and not _waits(row) for row in rows)
     words = [
         f"{_of(rows)} ready" + (f" ({stopped} stopped)" if stopped else ""),
         f"up {duration(master['uptime_s'])}",

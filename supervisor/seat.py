@@ -37,7 +37,7 @@ _KINDS_OF_NO_BEAT: Final = ("program",)
 class Death:
     """One end of one process. `at` is wall clock time, as text with its offset.
 
-    `log_tail`: the last lines that it wrote.
+    `why`: the words for which the supervisor has ended it; `log_tail`: the last lines it wrote.
     """
 
     at: str
@@ -45,6 +45,7 @@ class Death:
     code: int | None
     signal: str | None
     cause: str
+    why: str = ""
     log_tail: tuple[str, ...] = ()
 
 
@@ -173,15 +174,19 @@ class Seat:
         self.drained = self.abandoned = 0
         self.killed = False
 
-    def remember(self, how: Exit, cause: Cause, now: float, last_words: Sequence[str]) -> Death:
-        """Write a death down, with what fits of the last lines that the process wrote."""
-        started = self.status.started_at
+    def remember(self, how: Exit, life: Status, now: float, last_words: Sequence[str]) -> Death:
+        """Write a death down, with what fits of the last lines that the process wrote.
+
+        `life` is the status in which it has died. The cause is that of the status of now.
+        """
+        started = life.started_at
         death = Death(
             at=timestamp(),
             uptime_s=round(now - started, 3) if started is not None else 0.0,
             code=how.code,
             signal=None if how.signal is None else signal_name(how.signal),
-            cause=cause.value,
+            cause=(self.status.cause or Cause.EXITED).value,
+            why=life.why if life.state is State.STOPPING else "",
             log_tail=_within(TAIL_CHARACTERS, last_words),
         )
         self.deaths.append(death)

@@ -59,7 +59,7 @@ from supervisor.reloading import Reloading
 from supervisor.rolling import Rolling
 from supervisor.seat import TAIL_LINES, Seat, Seats, timestamp
 from supervisor.stacks import StackDumps
-from supervisor.states import Action, Cause, Event, Kind, State, step
+from supervisor.states import Action, Cause, Event, Kind, State, Status, step
 from supervisor.verbs import verbs
 from supervisor.vigil import Vigil
 
@@ -330,7 +330,7 @@ class Supervisor:
         seat.status, actions = step(seat.policy, before, event)
         after = seat.status
         if how is not None:
-            self._record_death(seat, how, after.cause or Cause.EXITED)
+            self._record_death(seat, how, before)
         for action in actions:
             self._act(seat, before.state, action)
         self._set_alarms(seat)
@@ -449,9 +449,9 @@ class Supervisor:
     def _on_gone(self, seat: Seat, how: Exit) -> None:
         self.happen_to(seat, Kind.EXIT, how=how)
 
-    def _record_death(self, seat: Seat, how: Exit, cause: Cause) -> None:
+    def _record_death(self, seat: Seat, how: Exit, life: Status) -> None:
         last_words = self.log.tail(seat.name, TAIL_LINES, seat.log_mark)
-        death = seat.remember(how, cause, now(), last_words)
+        death, cause = seat.remember(how, life, now(), last_words), seat.status.cause
         name = f"{seat.job.kind} job {seat.job.name}"
         fields = {"job": seat.job.name, "slot": seat.number, "cause": death.cause}
         is_ours = cause in (Cause.ASKED, Cause.RECYCLED) and how.signal == seat.job.stop_signal

@@ -80,7 +80,7 @@ def test_a_chain_with_all_three_conditions_starts_and_stops_in_order(supervise: 
     assert not supervisor.status()["master"]["ready"]
     said = supervisor.cli("status").stdout
     assert "waiting for db to be ready" in said
-    assert said.startswith("STARTING")
+    assert said.startswith("STARTING  1 of 6 ready  ")
     ledger.open("db")
     ledger.wait("sit", "migrate:0")
     waiting(supervisor, "app:0", "waiting for migrate to complete")
@@ -257,3 +257,27 @@ def test_daemonize_tells_of_a_wait_without_an_end(supervise: Supervise) -> None:
     assert done.returncode == 1
     assert "db:0 is FATAL: exit 1" in done.stderr
     assert supervisor.cli("stop").returncode == 0
+
+
+def test_a_reload_that_brings_both_keeps_their_order(supervise: Supervise) -> None:
+    supervisor = supervise(STEADY, MODULES)
+    ledger = Ledger(supervisor)
+    ledger.open("db")
+    web = section("web", target="links:steady", depends_on="db")
+    supervisor.configure(STEADY + web + section("db", target="links:Gated"))
+    assert supervisor.cli("reload").returncode == 0
+    supervisor.wait_state("web:0", "RUNNING")
+    assert ledger.index("up", "db:0") < ledger.index("sit", "web:0")
+    ledger.open("way out")
+
+
+def test_a_reload_that_cuts_the_dependency_ends_the_wait(supervise: Supervise) -> None:
+    web, db = section("web", target="links:steady"), section("db", target="links:Gated")
+    jobs = web.rstrip() + "\ndepends_on = db\n\n" + db
+    supervisor = supervise(jobs + STEADY, MODULES, start=False).start(wait=False)
+    waiting(supervisor, "web:0", "waiting for db to be ready")
+    supervisor.configure(web + db + STEADY)
+    supervisor.send(signal.SIGHUP)
+    supervisor.wait_state("web:0", "RUNNING")
+    assert supervisor.process("db:0")["state"] == "STARTING"
+    Ledger(supervisor).open("way out")

@@ -96,6 +96,10 @@ def test_max_memory_recycles_what_has_grown(supervise: Supervise) -> None:
     assert why.startswith("recycled: ")
     assert why.endswith("(max_memory = 96MB)")
     supervisor.wait_line("RUNNING -> STOPPING: recycled: ")
+    (death,) = supervisor.call("why", names=["grows:0"])[0]["deaths"][:1]
+    assert death["why"].startswith("recycled: ")
+    assert death["uptime_s"] > 0.1, "its own, not that of its successor"
+    assert "(max_memory = 96MB) (exit 0), after " in supervisor.cli("why", "grows:0").stdout
 
 
 def test_a_replacement_that_does_not_get_ready_holds_the_next_back(supervise: Supervise) -> None:
@@ -166,3 +170,14 @@ def test_nobody_is_recycled_during_a_stop(supervise: Supervise) -> None:
     ledger.open("way out")
     assert supervisor.wait_exit() == 0
     assert ledger.lines()[-1][:3] == ["why", "old:0", "stop"]
+
+
+def test_a_limit_can_be_set_while_the_process_runs(supervise: Supervise) -> None:
+    supervisor = supervise(section("old", target="lives:steady"), MODULES)
+    pid = supervisor.process("old:0")["pid"]
+    supervisor.configure(section("old", target="lives:steady", max_lifetime="1d"))
+    assert supervisor.cli("reload").returncode == 0
+    assert supervisor.process("old:0")["pid"] == pid, "which restarts nobody"
+    supervisor.configure(section("old", target="lives:steady", max_lifetime="1s"))
+    assert supervisor.cli("reload").returncode == 0
+    recycled(supervisor, "old:0")
