@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -210,3 +211,9 @@ def test_the_reference_in_readme_is_that_of_the_table() -> None:
     command = [sys.executable, "-m", "supervisor.settings"]
     table = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert between[1].strip() == table.strip(), "run: python -m supervisor.settings"
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    # pytest imports them by their names alone, and would stop before the first test.
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
