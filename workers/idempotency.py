@@ -28,6 +28,7 @@ from supervisor.config import Job
 from supervisor.slot import Slot
 from workers import codec
 from workers.base import Message
+from workers.sources.keys import Claim, Key, Keys
 from workers.sources.source import (
     Around,
     Burial,
@@ -38,7 +39,7 @@ from workers.sources.source import (
     SourceTrouble,
 )
 from workers.sources.sqlite_file import path_of
-from workers.sources.sqlite_keys import Claim, Key, Keys, SqliteKeys
+from workers.sources.sqlite_keys import SqliteKeys
 
 _BUSY_S: Final = 1.0
 """When a message comes again whose key somebody else works on."""

@@ -55,7 +55,7 @@ def test_all_processes_together_keep_to_the_rate(supervise: Supervise, batch_of_
     moments = calls(ledger)
     # A burst of five at first; after that it cannot be faster, however they share it out.
     assert moments[-1][0] - before >= (150 - 5) / 50
-    assert len({pid for _, pid in moments}) >= 3
+    assert len({pid for _, pid in moments}) >= 2, "nobody takes it all"
     waiting = supervisor.json("queue", "list")[0]
     assert (waiting["depth"], waiting["dead"]) == (0, 0)
 

@@ -16,10 +16,11 @@ from supervisor.config import Job, load
 from supervisor.errors import ConfigError
 from workers import Message
 from workers.idempotency import OnceSource, key_of
+from workers.sources.keys import Claim
 from workers.sources.source import SourceTrouble
 from workers.sources.sqlite import SqliteSource
 from workers.sources.sqlite_desk import SqliteDesk
-from workers.sources.sqlite_keys import Claim, SqliteKeys
+from workers.sources.sqlite_keys import SqliteKeys
 
 IO_S = 30.0
 

@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from enum import Enum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
+from workers.sources.keys import Claim, Key
 from workers.sources.sqlite_file import QueueFile
-
-Key = tuple[str, str]
-"""A scope (which job, which topic) and the key of a message within it."""
 
 _TABLES: Final = (
     """
@@ -50,53 +47,6 @@ in, and too few for anybody to wait for."""
 
 _LOOK_S: Final = 1.0
 """How often to see whether the file is still the one of that name."""
-
-
-class Claim(Enum):
-    """What became of the wish to handle a key."""
-
-    MINE = "mine"
-    BUSY = "busy"
-    DONE = "done"
-
-
-class Keys(Protocol):
-    """A place where keys of handled messages are kept. Used by one thread.
-
-    Every call may raise SourceTrouble, and is all or nothing.
-    """
-
-    def open(self) -> None:
-        """Connect; make what is missing."""
-        ...
-
-    def claim(self, keys: Sequence[Key]) -> list[Claim]:
-        """Take the keys that nobody works on and nobody has done; each for the time of a lease."""
-        ...
-
-    def extend(self, keys: Iterable[Key]) -> None:
-        """Hold claims for another lease."""
-        ...
-
-    def done(self, keys: Iterable[Key]) -> None:
-        """Remember that the work is done, whoever may have claimed the key meanwhile."""
-        ...
-
-    def release(self, keys: Iterable[Key]) -> None:
-        """Give own claims up: the work was not done."""
-        ...
-
-    def release_owner(self, owner: str) -> None:
-        """Give up what a dead process has claimed."""
-        ...
-
-    def release_seat(self, seat: str) -> None:
-        """Give up what every owner whose name begins so has claimed, save this process itself."""
-        ...
-
-    def close(self) -> None:
-        """Disconnect."""
-        ...
 
 
 class SqliteKeys:
