@@ -63,7 +63,8 @@ def ask(
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(30)
             connection.connect(path)
-            connection.sendall(words)
+            if words:  # to send nothing to a shut door is an error, too
+                connection.sendall(words)
             with connection.makefile("rb") as answers:
                 return answers.readline()
 
