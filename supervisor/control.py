@@ -6,7 +6,7 @@ attribute (CVE-2017-11610 was that). A client is of the supervisor's own user or
 hostile as it likes: it costs bounded memory and a bounded part of each turn of the loop.
 
     accept ─► read ≤ 64 KiB a turn ─► a whole line ─► verb(request, reply) ─► reply.send / .fail
-                │ 10 s to end a line     one a turn      at once or later        │     / .follow
+                │ 10 s to end a line    1 ms a turn      at once or later        │     / .follow
                 │ 60 s of silence                                                ▼
                 └────────── no next request is taken before the reply is written out
 
@@ -21,6 +21,7 @@ import os
 import select
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,13 +29,19 @@ from pathlib import Path
 from typing import Final
 
 from supervisor import kernel, protocol
-from supervisor.errors import ExitCode, SupervisorError, configuration_fault
+from supervisor.errors import ExitCode, SupervisorError, UsageError, configuration_fault
 from supervisor.loop import READ, WRITE, Loop, now
 from supervisor.stream import Stream
 
 CLIENTS: Final = 64
 ACCEPTS_A_TURN: Final = 16
 READ_BYTES_A_TURN: Final = 64 * 1024
+TURN_S: Final = 0.001
+"""So much of one turn of the loop goes to listening to clients, as much to newcomers and to what
+they ask; one of each is always heard."""
+
+_AT_ONCE: Final = 4
+
 LINE_S: Final = 10.0
 SILENCE_S: Final = 60.0
 CROWDED_S: Final = 1.0
@@ -45,6 +52,9 @@ FOLLOWERS: Final = 32
 
 FAREWELL_S: Final = 0.25
 """So long those who follow have for what they have not read when the master leaves."""
+
+FAULTS: Final = 100
+"""After so many requests that make no sense a client is hung up on."""
 
 UNREAD_BYTES: Final = 4 * protocol.REPLY_BYTES
 """How much all clients together may leave unread."""
@@ -139,9 +149,13 @@ class ControlServer:
         self._allowed = frozenset(allowed_uids) | {0}
         self._group = group
         self._clients: set[_Client] = set()
+        self._queue: deque[tuple[bytes, _Client]] = deque()
+        self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._handlers: dict[int, Callable[[int], None]] = {}
         self._listener = _listen(path, mode, group)
         self._inode = path.stat().st_ino
         loop.watch(self._listener.fileno(), READ, self._accept)
+        loop.watch(self._epoll.fileno(), READ, self._turn)
 
     def close(self) -> None:
         """Stop listening, drop every client, remove the socket file if it is ours. Idempotent."""
@@ -152,11 +166,55 @@ class ControlServer:
             client.finish(deadline)
             client.close()
         self.loop.cancel((self, "admit"))
+        self.loop.cancel((self, "serve"))
         self.loop.unwatch(self._listener.fileno())
         self._listener.close()
+        self.loop.unwatch(self._epoll.fileno())
+        self._epoll.close()
         with suppress(FileNotFoundError):
             if self.path.stat().st_ino == self._inode:
                 self.path.unlink()
+
+    def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        """Call the handler of a client whenever its descriptor is ready: in our share of a turn."""
+        mask = (events & READ and select.EPOLLIN) | (events & WRITE and select.EPOLLOUT)
+        if fd in self._handlers:
+            self._epoll.modify(fd, mask)
+        else:
+            self._epoll.register(fd, mask)
+        self._handlers[fd] = handler
+
+    def unwatch(self, fd: int) -> None:
+        """Forget a descriptor; to be called before it is closed."""
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def _turn(self, _mask: int) -> None:
+        """Listen to the clients for a moment. Who is left is the first in the next turn."""
+        deadline = now() + TURN_S
+        while now() < deadline and (ready := self._epoll.poll(0, _AT_ONCE)):
+            for fd, mask in ready:
+                handler = self._handlers.get(fd)
+                if handler is not None:  # let go by another's turn
+                    events = (mask & ~select.EPOLLOUT and READ) | (mask & ~select.EPOLLIN and WRITE)
+                    handler(events)
+
+    def queue(self, line: bytes, client: _Client) -> None:
+        """Have a request carried out in its turn, behind those of the others."""
+        self._queue.append((line, client))
+        self.loop.at((self, "serve"), now(), self._serve)
+
+    def _serve(self) -> None:
+        """Carry out requests for a moment; who waits longer waits beside what else happens."""
+        deadline = now() + TURN_S
+        while self._queue:
+            line, client = self._queue.popleft()
+            if not client.is_closed:
+                self.dispatch(line, client)
+            if now() >= deadline:
+                break
+        if self._queue:
+            self.loop.at((self, "serve"), now(), self._serve)
 
     def dispatch(self, line: bytes, client: _Client) -> None:
         """Carry out one request. Whatever it holds, the master lives on."""
@@ -167,10 +225,12 @@ class ControlServer:
             function = self._verbs.get(verb)
             if function is None:
                 known = ", ".join(sorted(self._verbs))
-                reply.fail(ExitCode.USAGE, f"unknown verb {verb[:40]!a}; known: {known}")
-                return
+                raise UsageError(f"unknown verb {verb[:40]!a}; known: {known}")
             reply = Reply(client, verb)
             function(request, reply)
+        except UsageError as error:
+            client.reprove()
+            reply.fail(error.code, str(error))
         except SupervisorError as error:
             reply.fail(error.code, str(error))
         except Exception:
@@ -193,7 +253,10 @@ class ControlServer:
         self._admit()
 
     def _accept(self, _mask: int) -> None:
+        deadline = now() + TURN_S
         for _ in range(ACCEPTS_A_TURN):
+            if now() > deadline:
+                return
             if len(self._clients) >= CLIENTS:
                 self._hold_back(self._make_room)
                 return
@@ -236,8 +299,12 @@ class ControlServer:
     def _make_room(self) -> None:
         idle = [client for client in self._clients if not client.is_busy]
         idle.sort(key=lambda client: client.last_heard)
-        for client in idle[:ACCEPTS_A_TURN]:
-            client.refuse("too many clients, and this one was idle")
+        if not idle:
+            # Everybody asks without a pause: who has had the most makes room.
+            idle = sorted(self._clients, key=lambda client: -client.served)[:1]
+        silent = sum(now() - client.last_heard >= CROWDED_S for client in idle)
+        for client in idle[: max(silent, ACCEPTS_A_TURN)]:
+            client.refuse("too many clients, and this one was idle, or has asked the most")
         if len(self._clients) >= CLIENTS:
             self.loop.at((self, "admit"), now() + CROWDED_S, self._make_room)
 
@@ -263,6 +330,8 @@ class _Client:
         self._awaits_answer = False
         self._has_finished = False
         self._closes_after = False
+        self._faults = 0
+        self.served = 0
         self._watched = 0
         self._watch()
         self._give_time()
@@ -330,6 +399,12 @@ class _Client:
         self._closes_after = True
         self.answer(protocol.encode(protocol.refusal(ExitCode.USAGE, words)))
 
+    def reprove(self) -> None:
+        """Take note of a request that makes no sense; after too many the answer is the last."""
+        self._faults += 1
+        if self._faults >= FAULTS:
+            self._closes_after = True
+
     def close(self) -> None:
         """Let the client go."""
         if self.is_closed:
@@ -337,7 +412,7 @@ class _Client:
         self.is_closed = True
         self._loop.cancel(self)
         self._loop.cancel((self, "next"))
-        self._loop.unwatch(self._socket.fileno())
+        self._server.unwatch(self._socket.fileno())
         self._socket.close()
         self._unsent = memoryview(b"")
         if self._stream is not None:
@@ -391,8 +466,9 @@ class _Client:
             line = bytes(self._heard[:end])
             del self._heard[: end + 1]
             self._awaits_answer = True
-            self._server.dispatch(line, self)
+            self.served += 1
             self._give_time()
+            self._server.queue(line, self)
         elif len(self._heard) >= protocol.LINE_BYTES:
             self.refuse(f"a request has {protocol.LINE_BYTES} bytes at most")
         elif self._has_finished:
@@ -456,9 +532,9 @@ class _Client:
             return
         self._watched = events
         if events:
-            self._loop.watch(self._socket.fileno(), events, self._turn)
+            self._server.watch(self._socket.fileno(), events, self._turn)
         else:
-            self._loop.unwatch(self._socket.fileno())
+            self._server.unwatch(self._socket.fileno())
 
     def _give_time(self) -> None:
         """Set the time by which the client has to do its part; none while we owe it an answer."""

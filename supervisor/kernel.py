@@ -253,12 +253,18 @@ def children(pid: int) -> tuple[int, ...]:
     """
     found: list[int] = []
     try:
-        for task in _list(f"/proc/{pid}/task"):
-            found.extend(map(int, _read(f"/proc/{pid}/task/{task}/children").split()))
+        tasks = _list(f"/proc/{pid}/task")
     except OSError as error:
         # Our own list is never gone: then it is all of /proc that is.
-        if error.errno not in _GONE or pid == os.getpid():
-            raise Unreadable(error.errno, error.strerror, error.filename) from None
+        if error.errno in _GONE and pid != os.getpid():
+            return ()
+        raise Unreadable(error.errno, error.strerror, error.filename) from None
+    for task in tasks:
+        try:
+            found.extend(map(int, _read(f"/proc/{pid}/task/{task}/children").split()))
+        except OSError as error:
+            if error.errno not in _GONE:  # a thread that has just ended
+                raise Unreadable(error.errno, error.strerror, error.filename) from None
     return tuple(found)
 
 

@@ -42,8 +42,14 @@ SOCKET_PATH_BYTES: Final = 107
 NAME_CHARACTERS: Final = 256
 """The longest name or pattern: to compile one of 5,000 takes a second, and the loop waits."""
 
+NAMES: Final = 4096
+PATTERNS: Final = 16
+"""So many in one request: each pattern is held against every process, and the loop waits."""
+
 _STRANGERS: Final = 10
 """So many unknown names are told one by one, each with the nearest known one."""
+
+_NEAR: Final = 256
 
 _PATTERN_CHARACTERS: Final = frozenset("*?[")
 
@@ -370,6 +376,9 @@ def names(request: Request) -> tuple[str, ...]:
         raise UsageError("names must be a list of strings")
     if any(len(name) > NAME_CHARACTERS for name in value):
         raise UsageError(f"a name or a pattern has {NAME_CHARACTERS} characters at most")
+    patterns = sum(not _PATTERN_CHARACTERS.isdisjoint(name) for name in value)
+    if len(value) > NAMES or patterns > PATTERNS:
+        raise UsageError(f"one request takes {NAMES} names and {PATTERNS} patterns at most")
     return tuple(value)
 
 
@@ -443,7 +452,9 @@ def select(
         else:
             chosen |= found
     if strangers:
-        lines = [_stranger(name, [*extra, *jobs, *order]) for name in strangers[:_STRANGERS]]
+        # Nearness is dear: 15 us for each name that is known.
+        near = [*extra, *jobs, *order] if len(order) <= _NEAR else [*extra, *jobs][:_NEAR]
+        lines = [_stranger(name, near) for name in strangers[:_STRANGERS]]
         if len(strangers) > _STRANGERS:
             lines.append(f"and {len(strangers) - _STRANGERS} more")
         raise NoSuchJob("\n".join(lines))
@@ -454,16 +465,17 @@ def _fitting(
     pattern: str, jobs: Mapping[str, Sequence[str]], extra: Sequence[str]
 ) -> set[str] | None:
     """Give the processes that one pattern means, None when it fits no job and no process."""
-    is_glob = not _PATTERN_CHARACTERS.isdisjoint(pattern)
-
-    def fits(name: str) -> bool:
-        return fnmatchcase(name, pattern) if is_glob else name == pattern
-
-    found: set[str] = {name for name in extra if not is_glob and name == pattern}
-    known = bool(found)
+    if _PATTERN_CHARACTERS.isdisjoint(pattern):
+        if pattern in extra:
+            return {pattern}
+        if pattern in jobs:
+            return set(jobs[pattern])
+        return {pattern} if pattern in jobs.get(pattern.partition(":")[0], ()) else None
+    found: set[str] = set()
+    known = False
     for job, processes in jobs.items():
-        whole = fits(job)
-        some = processes if whole else [name for name in processes if fits(name)]
+        whole = fnmatchcase(job, pattern)
+        some = processes if whole else [name for name in processes if fnmatchcase(name, pattern)]
         known = known or whole or bool(some)
         found.update(some)
     return found if known else None

@@ -252,10 +252,11 @@ def _stop(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> No
     A start or restart that comes before the end is somebody's later wish: this one has failed.
     """
     chosen = protocol.select(protocol.names(request), supervisor.jobs)
+    window_s = protocol.seconds(request, "timeout")
     seats = [supervisor.seats[name] for name in chosen]
     for seat in seats:
         seat.forget_last_stop()
-    supervisor.happen(chosen, Kind.STOP, window_s=protocol.seconds(request, "timeout"))
+    supervisor.happen(chosen, Kind.STOP, window_s=window_s)
 
     def answer() -> None:
         back = [seat.name for seat in seats if not seat.at_rest]

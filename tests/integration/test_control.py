@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -477,3 +478,76 @@ def test_a_client_costs_an_idle_master_nothing(master: Master) -> None:
             before = master.turns
             other.ping()
         assert master.turns - before < 10
+
+
+def test_who_asks_nothing_but_nonsense_is_hung_up_on(
+    master: Master, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "FAULTS", 3)
+    with master.connect() as connection:
+        for _ in range(2):
+            connection.sendall(b"nonsense\n")
+            assert answer(connection)["ok"] is False
+        connection.sendall(b'{"verb": "ping"}\n')
+        assert answer(connection)["ok"] is True
+        connection.sendall(b"nonsense\n")
+        assert answer(connection)["ok"] is False, "the last one is answered too"
+        assert is_closed(connection)
+
+
+def test_clients_that_never_pause_cannot_keep_the_operator_out(
+    master: Master, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "CLIENTS", 3)
+    monkeypatch.setattr(control, "CROWDED_S", 0.05)
+    waiting = [master.connect() for _ in range(3)]
+    try:
+        for number, connection in enumerate(waiting):
+            # Owed an answer, they are not idle; the second has asked the most.
+            connection.sendall(b'{"verb": "ping"}\n' * (5 if number == 1 else 1))
+            for _ in range(5 if number == 1 else 1):
+                answer(connection)
+            connection.sendall(b'{"verb": "wait"}\n')
+        eventually(lambda: len(master.kept) == 3)
+        with master.connect() as operator:
+            operator.sendall(b'{"verb": "ping"}\n')
+            assert answer(operator)["ok"] is True
+        assert answer(waiting[1])["ok"] is False
+        assert is_closed(waiting[1])
+    finally:
+        for connection in waiting:
+            connection.close()
+
+
+def test_a_master_without_descriptors_does_not_spin(
+    master: Master, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Dry:
+        """The listener of a process that has no descriptor left."""
+
+        def __init__(self, real: socket.socket) -> None:
+            self.real = real
+            self.asked = 0
+
+        def accept(self) -> None:
+            self.asked += 1
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        def fileno(self) -> int:
+            return self.real.fileno()
+
+        def close(self) -> None:
+            self.real.close()
+
+    monkeypatch.setattr(control, "CROWDED_S", 0.05)
+    dry = Dry(master.server._listener)
+    master.within(lambda: setattr(master.server, "_listener", dry))
+    with master.connect() as connection:
+        before = master.turns
+        eventually(lambda: dry.asked >= 5)
+        # Each try is a turn that found it, and one in which it is tried again.
+        assert master.turns - before < 5 * dry.asked
+        master.within(lambda: setattr(master.server, "_listener", dry.real))
+        connection.sendall(b'{"verb": "ping"}\n')
+        assert answer(connection)["ok"] is True
+    assert "no new clients for a second" in caplog.text

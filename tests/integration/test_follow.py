@@ -32,6 +32,8 @@ MODULES = {
             context.wait(1e6)
     """
 }
+MANY = 100_000
+
 FLOOD_S = 300.0
 """How long 200,000 lines may take on a busy machine."""
 
@@ -62,6 +64,7 @@ def words_until(process: subprocess.Popen[str], wanted: str) -> list[str]:
     found = []
     for line in iter(process.stdout.readline, ""):
         found.append(line.rstrip("\n"))
+        assert len(found) < MANY, f"no {wanted!r}, but {found[-5:]}"
         if wanted in line:
             return found
     raise AssertionError(f"ended before {wanted!r}: {found[-5:]}")
@@ -112,7 +115,7 @@ def test_several_are_told_apart_by_name_and_the_master_has_the_last_word(
     supervise: Supervise,
 ) -> None:
     supervisor = supervise(COUNTS + section("once", target="talk:once"), MODULES)
-    with follower(supervisor, "logs", "c*", "once", "master", "-n", "500") as follow:
+    with follower(supervisor, "logs", "c*", "once", "master", "-n", "100000") as follow:
         words_until(follow, "counts:0  ")
         assert supervisor.stop() == 0
         out, _ = follow.communicate(timeout=PATIENCE_S)

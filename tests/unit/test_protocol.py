@@ -60,6 +60,9 @@ def test_every_unknown_name_is_told_with_the_nearest_known_one() -> None:
 def test_no_request_keeps_the_loop_busy() -> None:
     with pytest.raises(UsageError, match="256 characters"):
         protocol.names({"names": ["[" * 257]})
+    for many in (["x"] * 4097, ["x*"] * 17):
+        with pytest.raises(UsageError, match="4096 names and 16 patterns at most"):
+            protocol.names({"names": many})
     with pytest.raises(NoSuchJob) as caught:
         protocol.select([f"x{number}" for number in range(1000)], JOBS)
     lines = str(caught.value).splitlines()
