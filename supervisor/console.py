@@ -231,6 +231,14 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def print_table(lines: Iterable[str]) -> None:
+    """Print the lines of a table, each in one line of the terminal, if it is one."""
+    from supervisor.columns import cut
+
+    _, width = terminal()
+    print_lines(cut(line, width) for line in lines)
+
+
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines for people."""
     for line in lines:

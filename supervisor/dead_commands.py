@@ -22,6 +22,7 @@ from supervisor.console import (
     pass_invocation,
     print_json,
     print_lines,
+    print_table,
     yes,
 )
 from supervisor.errors import UsageError
@@ -91,7 +92,7 @@ def dead_list(invocation: Invocation, /, topic: str, as_json: bool, **choice: An
     else:
         from supervisor import render
 
-        print_lines(render.dead_table(rows))
+        print_table(render.dead_table(rows))
 
 
 @dead.command("show", epilog=examples("supervisor dead show order.reminder --id 5f0c"))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from supervisor.columns import cut, paint
-from supervisor.insight import Backoff, Death, Stacks, Why
+from supervisor.insight import Backoff, Death, Stacks, Why, above_fork
 from supervisor.lines import escape
 from supervisor.render import amount, duration, local
 
@@ -27,7 +27,6 @@ _HOW: Final = {
 """The causes of a death that tell more than its exit code or signal."""
 
 _LABEL: Final = 8
-_FORK: Final = '/supervisor/child.py", line '
 
 
 def is_well(why: Why) -> bool:
@@ -64,27 +63,22 @@ def next_command(found: Sequence[Why]) -> str | None:
     name = worst["name"]
     if worst["state"] == "FATAL" and worst["deaths"][-1:] and _last(worst)["code"] == 78:
         return "supervisor check"
+    if worst["pid"] is None and worst["waits_for"] is not None:
+        return "supervisor status"
     if worst["pid"] is not None and not worst["ready"] and worst["type"] != "program":
         return f"supervisor stacks {name}"
     return f"supervisor logs {name} -n 50"
 
 
 def stacks_lines(one: Stacks, *, title: bool) -> list[str]:
-    """Draw the stacks of one process; `title`: under its name, as others are shown too.
-
-    What lies below the fork is that of the master, and the same in each of its children.
-    """
-    shown, below_fork = [], False
-    for line in one["stacks"]:
-        below_fork = bool(line) and (below_fork or _FORK in line)
-        if not below_fork:
-            shown.append(escape(line))
+    """Draw the stacks of one process; `title`: under its name, as others are shown too."""
+    shown = [escape(line) for line in above_fork(one["stacks"])]
     return [f"{one['name']} (pid {one['pid']})", *shown, ""] if title else shown
 
 
 def _headline(found: Sequence[Why], bad: Sequence[Why]) -> str:
     if not found:
-        return "no processes"
+        return "no process: none of these jobs is to have any (processes, scale)"
     if not bad:
         return f"all of {len(found)} processes are well"
     told = ", ".join(f"{why['name']} {why['state']}" for why in bad[:3])
@@ -179,8 +173,8 @@ def _how(death: Death) -> str:
     """Say how a process ended, and why where that is known."""
     end = f"exit {death['code']}" if death["signal"] is None else f"killed by {death['signal']}"
     told = _HOW.get(death["cause"])
-    if death["cause"] == "recycled":
-        told = escape(death.get("why", "")) or told  # which limit it has met
+    if death["cause"] in ("asked", "recycled", "hung", "not-ready"):
+        told = escape(death["why"]) or told
     return f"{told} ({end})" if told else end
 
 

@@ -5,7 +5,12 @@ As `protocol`, whose words these are too: filled by `inquest` and `stacks`, draw
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from collections.abc import Iterable
+from typing import Final, TypedDict
+
+# Lines of `faulthandler`, as they are or behind the time and stream of a log.
+_FRAME: Final = '  File "'
+_FORK: Final = '/supervisor/child.py", line '
 
 
 class Death(TypedDict):
@@ -19,7 +24,7 @@ class Death(TypedDict):
     code: int | None
     signal: str | None
     cause: str
-    why: NotRequired[str]
+    why: str
     log_tail: list[str]
 
 
@@ -62,3 +67,17 @@ class Stacks(TypedDict):
     pid: int | None
     stacks: list[str]
     error: str
+
+
+def above_fork(lines: Iterable[str]) -> list[str]:
+    """Leave out of dumps of stacks what lies below the fork.
+
+    It is that of the master, the same in each of its children, and tells nobody anything.
+    """
+    kept: list[str] = []
+    is_below = False
+    for line in lines:
+        is_below = _FORK in line or (is_below and _FRAME in line)
+        if not is_below:
+            kept.append(line)
+    return kept

@@ -26,6 +26,7 @@ from supervisor.console import (
     pass_invocation,
     print_json,
     print_lines,
+    print_table,
     yes,
 )
 from supervisor.errors import UsageError
@@ -91,7 +92,7 @@ def queue_list(invocation: Invocation, as_json: bool) -> None:
     else:
         from supervisor import render
 
-        print_lines(render.queue_table(rows))
+        print_table(render.queue_table(rows))
 
 
 @queue.command("pause", epilog=examples("supervisor queue pause order.reminder"))

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from supervisor import kernel, protocol
+from supervisor import insight, kernel, protocol
 from supervisor.board import UNKNOWN, Page
 from supervisor.config import Job
 from supervisor.process import Exit, Process
@@ -26,7 +26,10 @@ _CONSUMERS: Final = ("queue",)
 DEATHS: Final = 20
 """How many deaths of a seat are remembered."""
 
-TAIL_LINES: Final = 20
+TAIL_LINES: Final = 200
+"""So many of the last lines are looked at: a dump of stacks has many, most of them the master's."""
+
+TAIL_KEPT: Final = 20
 TAIL_CHARACTERS: Final = 3000
 """So much of its log is kept with each of them."""
 
@@ -187,7 +190,7 @@ class Seat:
             signal=None if how.signal is None else signal_name(how.signal),
             cause=(self.status.cause or Cause.EXITED).value,
             why=life.why if life.state is State.STOPPING else "",
-            log_tail=_within(TAIL_CHARACTERS, last_words),
+            log_tail=_within(TAIL_CHARACTERS, insight.above_fork(last_words)[-TAIL_KEPT:]),
         )
         self.deaths.append(death)
         return death

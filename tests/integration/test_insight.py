@@ -37,6 +37,11 @@ JOBS = """
         # One call into C that does not come back in years and holds the GIL.
         re.match(r"(a+)+b", "a" * 60)
 
+    def stuck(context):
+        import select
+        context.beat()
+        select.select((), (), ())
+
     def idle(context):
         context.wait(1000)
 """
@@ -99,6 +104,21 @@ def test_each_death_keeps_its_own_last_lines(shop: Supervisor) -> None:
     deaths = eventually(twice)
     assert [death["signal"] for death in deaths] == ["KILL", "KILL"]
     assert all(str(death["log_tail"]).count("boot of 0") == 1 for death in deaths)
+
+
+def test_a_hang_keeps_the_stacks_and_a_restart_its_uptime(supervise: Supervise) -> None:
+    jobs = section("stuck", target="jobs:stuck", heartbeat_timeout="500ms", backoff="30s")
+    shop = supervise(jobs + section("idle", target="jobs:idle"), {"jobs": JOBS}, start=False)
+    shop.start(wait=False)
+    shop.wait_state("stuck:0", "BACKOFF")
+    (death,) = shop.json("why", "stuck")["deaths"]
+    assert (death["cause"], death["why"]) == ("hung", "no heartbeat")
+    assert any("jobs.py" in line and "in stuck" in line for line in death["log_tail"])
+    assert not any("child.py" in line for line in death["log_tail"])
+    assert shop.cli("restart", "idle").returncode == 0
+    (death,) = shop.json("why", "idle")["deaths"]
+    assert (death["cause"], death["code"]) == ("recycled", 0)
+    assert death["uptime_s"] > 0
 
 
 def test_why_tells_what_a_start_waits_for(supervise: Supervise) -> None:

@@ -16,6 +16,7 @@ def death(cause: str = "exited", code: int | None = 1, **changes: object) -> Dea
         "code": code,
         "signal": None,
         "cause": cause,
+        "why": "",
         "log_tail": ["boot", "KeyError: 'STRIPE_KEY'"],
     }
     return found | changes  # type: ignore[return-value]  # the keys are those of Death
@@ -116,6 +117,10 @@ def test_of_a_job_the_bad_ones_come_first() -> None:
         ),
         (reason(deaths=[death("hung", None, signal="KILL")]), "no heartbeat (killed by KILL)"),
         (reason(deaths=[death("a-new-cause", 3)]), "exit 3, after"),
+        (
+            reason(deaths=[death("recycled", 0, why="recycled: 90 MiB above max_memory")]),
+            "recycled: 90 MiB above max_memory (exit 0), after",
+        ),
         (reason(deaths=[death()] * 7), "and earlier ones"),
     ],
 )
@@ -129,6 +134,8 @@ def test_the_next_command_fits_the_trouble() -> None:
     assert explain.next_command([WELL, starting]) == "supervisor stacks slow:0"
     wrong = reason(state="FATAL", deaths=[death("configuration", 78)])
     assert explain.next_command([wrong]) == "supervisor check"
+    held = reason("top:0", "STOPPED", waits_for="base to be ready", next_action="start")
+    assert explain.next_command([held]) == "supervisor status"
     assert explain.next_command([]) is None
 
 
