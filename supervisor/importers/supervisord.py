@@ -23,7 +23,7 @@ from supervisor.importers.supervisord_keys import (
     SUPERVISORD_NOTES,
 )
 from supervisor.importers.supervisord_text import File, Reader, Text
-from supervisor.importers.supervisord_values import Values, autorestart, level
+from supervisor.importers.supervisord_values import Values, autorestart, level, mode
 
 _HEAD: Final = (
     "Differences from supervisord that are worth knowing: a program that cannot be kept running"
@@ -110,7 +110,7 @@ class _Translation:
             main.note(f"logfile = {logfile}: the log goes to the standard output")
         if (word := get.read("loglevel", level)) is not None:
             main.key("log_level", word)
-        if (umask := get.text("umask")) is not None:
+        if (umask := get.read("umask", mode)) is not None:
             defaults.key("umask", umask)
         self._main_user(get, main)
         for key in get.names():
@@ -143,8 +143,8 @@ class _Translation:
         if name not in self._text.parser.sections():
             return
         get = Values(self._text, name, {}, self._problems)
-        if (mode := get.text("chmod")) is not None:
-            main.key("socket_mode", mode.strip())
+        if (bits := get.read("chmod", mode)) is not None:
+            main.key("socket_mode", bits)
         owner = get.text("chown")
         if owner is not None and ":" in owner:
             main.key("socket_group", owner.partition(":")[2])
@@ -258,7 +258,7 @@ class _Translation:
             job.above += self._text.remarks.get(get.section, [])
             self._leftovers(get, job)
         if count:
-            self._ranks.append((get.integer("priority", _NO_RANK), job, name))
+            self._ranks.append((get.integer("priority", _NO_RANK, least=-(1 << 31)), job, name))
 
     def _leftovers(self, get: Values, job: Section) -> None:
         """Tell the keys of a program that have no counterpart, once for all its jobs."""
@@ -289,9 +289,10 @@ class _Translation:
     def _place(self, get: Values, job: Section) -> None:
         if (folder := get.text("directory")) is not None:
             job.key("directory", self._path(folder))
-        for key in ("user", "umask"):
-            if (value := get.text(key)) is not None:
-                job.key(key, value)
+        if (user := get.text("user")) is not None:
+            job.key("user", user)
+        if (umask := get.read("umask", mode)) is not None:
+            job.key("umask", umask)
         if own := get.environment():
             if self._environment:
                 job.note("with the variables of [supervisord]")

@@ -87,14 +87,14 @@ class Values:
             self.wrong(key, str(fault))
             return None
 
-    def integer(self, key: str, default: int) -> int:
-        """Give a whole number that is not negative."""
+    def integer(self, key: str, default: int, *, least: int = 0) -> int:
+        """Give a whole number, as a rule one that is not negative."""
         text = self.text(key)
         try:
             found = default if text is None else int(text)
         except ValueError:
-            found = -1
-        if found < 0:
+            found = least - 1
+        if found < least:
             self.wrong(key, f'"{text}" is no whole number')
             return default
         return found
@@ -139,3 +139,14 @@ def autorestart(text: str) -> str:
     if word not in (*_TRUE, *_FALSE):
         raise ValueError(f'"{text}" is none of true, false, unexpected')
     return "always" if word in _TRUE else "never"
+
+
+def mode(text: str) -> str:
+    """Read octal permission bits, written as ours. Raises: ValueError."""
+    try:
+        bits = int(text, 8)
+    except ValueError:
+        bits = -1
+    if not 0 <= bits <= 0o777:
+        raise ValueError(f'"{text}" is no octal mode')
+    return f"{bits:04o}"

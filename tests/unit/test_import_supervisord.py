@@ -87,6 +87,11 @@ def test_every_key_of_a_life_has_its_counterpart(load_job: LoadJob) -> None:
     assert (job.log_max_bytes, job.log_backups) == (1 << 20, 0)
 
 
+@pytest.mark.parametrize("word", ["0", "22", "027", "0o77"])
+def test_a_umask_is_octal_with_any_number_of_digits(load_job: LoadJob, word: str) -> None:
+    assert load_job(f"command = app\numask = {word}").rights.umask == int(word, 8)
+
+
 @pytest.mark.parametrize(
     ("word", "ours"),
     [("true", "always"), ("False", "never"), ("unexpected", "on-failure"), ("1", "always")],
@@ -233,7 +238,7 @@ def test_priorities_are_suggested_as_dependencies() -> None:
         """
         [program:db]
         command = a
-        priority = 1
+        priority = -1
         [program:app]
         command = a
         priority = 2
