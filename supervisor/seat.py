@@ -134,7 +134,7 @@ class Seat:
 
     def ready(self, now: float) -> bool:
         """Say whether its process can do its work, or has done it."""
-        if self.exit is not None or self.complaint:
+        if self.exit is not None or (self.complaint and self.status.alive):
             return False
         return self.status.ready and not self.is_stuck(now)
 

@@ -23,6 +23,7 @@ import math
 import select
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -405,13 +406,14 @@ class Consumer:
         busy = self._pool.busy()
         waiting = self._intake.outstanding - busy + self._backlog.waiting
         # Threads that stand idle beside a queue wait for something else: a rate, or the GIL.
-        held = self.gate.is_held(now) or busy * 2 < self._pool.size
+        size = self._pool.size
+        held = self.gate.is_held(now) or busy * 2 < size
         self._scale = self._scale.seen(waiting / self._job.queue_size, now, held=held)
-        size, before = self._scale.size, self._pool.size
-        if size == before:
+        if self._scale.size == size:
             return
-        _log.debug("%d threads instead of %d, as %d messages wait", size, before, waiting)
-        self._pool.resize(size)
+        self._pool.resize(self._scale.size)
+        size = self._pool.size  # the machine may have given fewer
+        self._scale = replace(self._scale, size=size)
         self._appetite.resize(size * width_of(self._job))
         self._settlement.batch = size * width_of(self._job)
 

@@ -7,6 +7,7 @@ The pool knows no source and decides nothing; the consume loop puts tasks in and
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import queue
@@ -21,6 +22,8 @@ from supervisor.board import Page
 from workers.base import Reject, Retry, Skip, Unavailable
 from workers.handlers import end_fork
 from workers.sources.source import Delivery
+
+_log = logging.getLogger(__name__)
 
 
 class Doorbell:
@@ -136,12 +139,15 @@ class Pool:
         """The loop is woken by every result."""
 
     def start(self) -> None:
-        """Start the threads; in the child, never before the fork."""
+        """Start the threads; in the child, never before the fork. Raises: RuntimeError."""
         for _ in range(self.size):
             self._start_one()
 
     def resize(self, size: int) -> None:
-        """Have more threads at once, or fewer, as they come to the end of what they do."""
+        """Have more threads at once, or fewer, as they come to the end of what they do.
+
+        Where the machine, or a limit of the job, gives no more threads, it stays smaller.
+        """
         with self._lock:
             more = size - self.size
             self.size = size
@@ -149,8 +155,13 @@ class Pool:
                 self._surplus -= more
             stay = min(self._surplus, max(0, more))
             self._surplus -= stay
-        for _ in range(more - stay):
-            self._start_one()
+        for missing in range(more - stay, 0, -1):
+            try:
+                self._start_one()
+            except RuntimeError as error:
+                self.size -= missing
+                _log.warning("no more than %d threads: %s", self.size, error)
+                break
         for _ in range(-more):
             self._inbox.put(None)
 
@@ -158,7 +169,12 @@ class Pool:
         with self._lock:
             index = self._free.pop()
         name = f"handler-{index}"
-        threading.Thread(target=self._work, args=(index,), name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._work, args=(index,), name=name, daemon=True).start()
+        except RuntimeError:
+            with self._lock:
+                self._free.append(index)
+            raise
 
     def submit(self, load: Load) -> None:
         """Give one load to the next free thread."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -154,6 +155,27 @@ def test_after_any_changes_of_size_there_are_as_many_as_wanted(sizes: list[int])
         collect(made, doorbell, len(sizes))
         made.take_back()
         eventually(lambda: at_work() - others == made.size)
+
+
+def test_it_stays_smaller_where_no_more_threads_are_to_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others, real = at_work(), threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if at_work() - others == 4:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pool(2, lambda _task: None, most=8) as (made, _, doorbell):
+        made.resize(8)
+        assert made.size == at_work() - others == 4
+        monkeypatch.undo()
+        made.resize(8)
+        assert made.size == at_work() - others == 8
+        made.submit([task(1)])
+        collect(made, doorbell, 1)
 
 
 def test_it_tells_since_when_calls_go_on() -> None:
