@@ -23,7 +23,10 @@ _COLOURS: Final = {
 }
 
 _DETAIL_ROOM: Final = 44
-"""How much of DETAIL, which alone may be cut, is worth more than a column of numbers."""
+_NAME_ROOM: Final = 32
+"""How much of DETAIL and NAME, which alone may be cut, is worth more than a column of numbers."""
+
+_LEAST_NAME: Final = 12
 
 Row = dict[str, str]
 
@@ -37,12 +40,13 @@ def table(
     width: int | None,
     colour: bool,
 ) -> list[str]:
-    """Draw rows of the same columns, under their heads, as far as they fit.
+    """Draw rows of the same columns, NAME and DETAIL among them, as far as they fit.
 
     `states` are those of the rows, each with whether it is bad; `spared` are the columns that a
     narrow terminal goes without, first to last.
     """
-    columns = _fitting(rows, spared, width)
+    columns, room = _fitting(rows, spared, width)
+    rows = [{**row, "NAME": _short(row["NAME"], room)} for row in rows]
     drawn = grid(columns, [[row[name] for name in columns] for row in rows], numbers=numbers)
     lines = [cut(f"  {drawn[0]}", width)]
     for line, (bad, state) in zip(drawn[1:], states, strict=True):
@@ -101,14 +105,28 @@ def _padded(cell: str, width: int, *, to_right: bool) -> str:
     return blanks + cell if to_right else cell + blanks
 
 
-def _fitting(rows: Sequence[Row], spared: Sequence[str], width: int | None) -> list[str]:
-    """Give the columns that a terminal has room for."""
+def _fitting(
+    rows: Sequence[Row], spared: Sequence[str], width: int | None
+) -> tuple[list[str], int]:
+    """Give the columns that a terminal has room for, and the cells that are left for names."""
     columns = list(rows[0])
     wide = {name: max(len(name), *(cells(row[name]) for row in rows)) + 2 for name in columns}
-    if "DETAIL" in wide:
-        wide["DETAIL"] = min(wide["DETAIL"], _DETAIL_ROOM)
+    longest = wide["NAME"] - 2
+    if width is None or sum(wide.values()) <= width:
+        return columns, longest
+    wide["DETAIL"] = min(wide["DETAIL"], _DETAIL_ROOM)
+    wide["NAME"] = min(wide["NAME"], _NAME_ROOM + 2)
     for name in spared:
-        if width is None or sum(wide[kept] for kept in columns) <= width:
+        if sum(wide[kept] for kept in columns) <= width:
             break
         columns.remove(name)
-    return columns
+    left = width - sum(wide[kept] for kept in columns) + wide["NAME"] - 2
+    return columns, min(longest, max(left, _LEAST_NAME))
+
+
+def _short(name: str, room: int) -> str:
+    """Cut a name in its middle: processes of one job differ at the end."""
+    if len(name) <= room:
+        return name
+    end = (room - 1) // 2
+    return f"{name[: room - 1 - end]}…{name[len(name) - end :]}"

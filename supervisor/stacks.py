@@ -28,7 +28,7 @@ PATIENCE_S: Final = 5.0
 """So long a process has to begin, or to end, its dump."""
 
 MOST_BYTES: Final = 1024 * 1024
-"""256 threads with the 100 frames that faulthandler shows of each are about that much."""
+"""100 threads with 100 frames each, more of which faulthandler does not show, are half of it."""
 
 # Source: CPython, Python/traceback.c. Other lines on stderr are not ours to show.
 _HEAD: Final = re.compile(rb"(Current thread|Thread) 0x[0-9a-f]+ ")

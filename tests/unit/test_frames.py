@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from supervisor import frames
-from supervisor.columns import cells, cut
+from supervisor.columns import cells
 from supervisor.frames import Look
 from tests.unit.test_render import BROKEN, process, status
 
@@ -44,10 +44,3 @@ def test_a_frame_fits_any_terminal() -> None:
     assert wide[0].startswith("DEGRADED  shop  200 of 201 ready   up 12d4h   cpu 0%")
     assert wide[2].startswith("! billing:1")
     assert len(wide) == 203
-
-
-def test_lines_are_cut_by_the_cells_that_they_take() -> None:
-    assert cut("日本語です", 5) == "日本…"
-    assert cut("naïve", 5) == "naïve"
-    assert cells("日本") == 4
-    assert cells("e\u0301") == 1
