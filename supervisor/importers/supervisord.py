@@ -376,6 +376,6 @@ class _Translation:
             before = ranks[ranks.index(rank) - 1]
             earlier = [name for other, _, name in self._ranks if other == before]
             job.note(
-                f"priority = {rank}: here all start at once. If it needs what was started before"
-                f" it: depends_on = {', '.join(earlier[:5])}"
+                f"priority = {rank}: here all start at once. If it needs what was started before:"
             )
+            job.note(f"depends_on = {', '.join(earlier[:5])}")

@@ -136,6 +136,15 @@ def pids(shop: Supervisor) -> dict[str, int]:
     return {row["name"]: row["pid"] for row in shop.status()["processes"]}
 
 
+def test_stop_all_and_start_all(shop: Supervisor) -> None:
+    """`stop all`, `start all`."""
+    assert shop.cli("stop", "*").returncode == 0
+    assert set(pids(shop).values()) == {None}
+    assert shop.cli("start", "*").returncode == 0
+    for name in RUNNING:
+        shop.wait_state(name, "RUNNING")
+
+
 def test_what_did_not_start_by_itself_is_started_by_hand(shop: Supervisor) -> None:
     """`start stocktaking`, which has autostart = false."""
     assert shop.cli("scale", "stocktaking=1").returncode == 0

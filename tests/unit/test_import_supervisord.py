@@ -245,7 +245,7 @@ def test_priorities_are_suggested_as_dependencies() -> None:
         """
     )
     assert "# priority = 2: here all start at once." in text
-    assert "depends_on = db" in " ".join(text.replace("# ", "").split())
+    assert "\n# depends_on = db\n" in text
 
 
 def test_nothing_is_lost_without_a_word() -> None:
