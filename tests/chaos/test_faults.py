@@ -155,7 +155,7 @@ def test_a_stop_needs_no_proc(supervise: Supervise) -> None:
     assert supervisor.tree() == ()
 
 
-@pytest.mark.parametrize("jump", [DAY_S])
+@pytest.mark.parametrize("jump", [DAY_S, -DAY_S])
 def test_a_wall_clock_that_jumps_by_a_day_moves_nothing(supervise: Supervise, jump: int) -> None:
     queue = section(
         "shop",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from workers.sources.source import Burial, Delivery, Return, Share
+from workers.sources.sqlite_clock import Clock
 from workers.sources.sqlite_file import QueueFile
 
 _SOON_S: Final = 0.02
@@ -58,11 +59,13 @@ class SqliteSource:
         self._seen_version = -1
         self._next_due = 0
         self._next_sweep = 0.0
+        self._clock = Clock(self._file)
         self._silence_s = 0.0
 
     def open(self) -> None:
         """Open the file, and make it where it is missing."""
         self._file.open()
+        self._clock.begin()
         self._look_again()
 
     def close(self) -> None:
@@ -224,6 +227,8 @@ class SqliteSource:
         if self._file.is_gone():
             # Somebody moved or removed it: those who publish now write into a new one.
             self.open()
+        if self._clock.check():
+            self._look_again()
         expired = self._file.read(
             "SELECT 1 FROM messages WHERE owner IS NOT NULL AND until < :now LIMIT 1", now=now
         )
