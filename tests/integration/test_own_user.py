@@ -339,59 +339,73 @@ def memory(pid: int) -> Iterator[bytes]:
                 continue  # a mapping beyond the end of its file
 
 
+def in_memory(pid: int, text: bytes) -> bool:
+    return any(text in piece for piece in memory(pid))
+
+
+KEEPERS = """
+    [daemon:app]
+    type = worker
+    target = app:run
+    user = nobody
+    option.token = ${file:token}
+    environment = APP_TOKEN=${file:token}
+    env_file = app.env
+
+    [daemon:other]
+    type = worker
+    target = app:other
+
+    [daemon:shell]
+    type = program
+    command = sleep 100000
+"""
+
+KEEPING = """
+    import os
+
+    def run(context):
+        token = context.options["token"]
+        assert os.environ["APP_TOKEN"] == token
+        both = token + os.environ["FILE_TOKEN"]
+        context.logger.info("got %d characters", len(both))
+        context.wait(100000)
+
+    def other(context):
+        context.wait(100000)
+"""
+
+
 def test_a_secret_is_in_no_other_process(supervise: Supervise) -> None:
-    supervisor = open_to_all(
-        supervise(
-            """
-            [daemon:app]
-            type = worker
-            target = app:run
-            user = nobody
-            option.token = ${file:token}
-            environment = APP_TOKEN=${file:token}
-
-            [daemon:other]
-            type = worker
-            target = app:other
-
-            [daemon:shell]
-            type = program
-            command = sleep 100000
-            """,
-            {
-                "app": """
-                import os
-
-                def run(context):
-                    token = context.options["token"]
-                    assert os.environ["APP_TOKEN"] == token
-                    context.logger.info("got %d characters", len(token))
-                    context.wait(100000)
-
-                def other(context):
-                    context.wait(100000)
-                """
-            },
-            start=False,
-        )
-    )
-    secret = secrets.token_hex(24)
-    path = supervisor.write("token", secret + "\n")
+    supervisor = open_to_all(supervise(KEEPERS, {"app": KEEPING}, start=False))
+    hidden = [secrets.token_hex(24), secrets.token_hex(24)]
+    path = supervisor.write("token", hidden[0] + "\n")
     path.chmod(0o400)
     os.chown(path, NOBODY.pw_uid, -1)
+    path = supervisor.write("app.env", f"FILE_TOKEN={hidden[1]}\n")
+    path.chmod(0o640)
+    os.chown(path, 0, NOBODY.pw_gid)
     supervisor.start()
-    supervisor.wait_line("got 48 characters")
+    supervisor.wait_line("got 96 characters")
     program(supervisor, "shell:0")
-    knows = {
-        row["name"]: any(secret.encode() in piece for piece in memory(row["pid"]))
-        for row in supervisor.status()["processes"]
-    }
-    knows["master"] = any(secret.encode() in piece for piece in memory(supervisor.pid))
-    assert knows == {"app:0": True, "other:0": False, "shell:0": False, "master": False}
-    for pid in supervisor.tree():
-        assert secret.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+    pids = {row["name"]: row["pid"] for row in supervisor.status()["processes"]}
+    pids["master"] = supervisor.pid
+    for secret in hidden:
+        knows = {name for name, pid in pids.items() if in_memory(pid, secret.encode())}
+        assert knows == {"app:0"}
+        for pid in supervisor.tree():
+            assert secret.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
     answers = [
         supervisor.cli(*words.split()).stdout
-        for words in ("status --json", "check --json", "logs app", "events", "logs master -n 500")
+        for words in (
+            "status --json",
+            "check --json",
+            "check --show",
+            "why app --json",
+            "logs app",
+            "events",
+            "logs master -n 500",
+        )
     ]
-    assert secret not in "".join(answers) + supervisor.log_path.read_text() + supervisor.errors()
+    told = "".join(answers) + supervisor.log_path.read_text() + supervisor.errors()
+    assert not [secret for secret in hidden if secret in told]
