@@ -47,13 +47,13 @@ def import_into(folder: Path, source: Path, environ: Mapping[str, str] = os.envi
         raise SupervisorError(
             f"{target} is there already and is never overwritten; nothing is done"
         )
-    found = draft.written(_understood(_read(source)), folder.absolute(), environ)
+    found = draft.written(_understood(_read(source), environ), folder.absolute(), environ)
     is_private = found.holds_secrets or not source.stat().st_mode & 0o004
     _write(target, found.text, _PRIVATE if is_private else 0o644)
     return Imported(target, found.jobs, found.remarks)
 
 
-def _understood(file: File) -> Draft:
+def _understood(file: File, environ: Mapping[str, str]) -> Draft:
     name = os.path.basename(file.shown)
     if name.endswith(_JAVASCRIPT):
         raise UsageError(
@@ -67,7 +67,7 @@ def _understood(file: File) -> Draft:
     if name.startswith("Procfile") or name.endswith(".procfile"):
         has_env = os.path.isfile(os.path.join(file.folder, ".env"))
         return procfile.translate(file, has_env=has_env)
-    return supervisord.translate(file, _included, platform.node())
+    return supervisord.translate(file, _included, platform.node(), environ)
 
 
 def _included(pattern: str, folder: str) -> list[File]:

@@ -105,6 +105,16 @@ def variable(name: str) -> str:
     return f"{MARKS[0]}{name}{MARKS[1]}"
 
 
+def resolved(text: str, environ: Mapping[str, str]) -> str:
+    """Replace the variables of a plain text by what they hold. Raises: ValueError for one unset."""
+    try:
+        return _MARKED.sub(lambda found: environ[found[1]], text)
+    except KeyError as error:
+        raise ValueError(
+            f"the variable {error.args[0]} decides, and is not set here; set it for the import"
+        ) from None
+
+
 def shown(key: str, value: str) -> str:
     """Give a value of the source as a comment may repeat it: in one line, without secrets."""
     if is_secret_name(key) or key in ("environment", "env"):

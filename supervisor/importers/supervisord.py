@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from supervisor.errors import ConfigError, Problem, configuration_fault
@@ -41,9 +41,12 @@ _NO_RANK: Final = 999
 _PROGRAM: Final = re.compile(r"(program|fcgi-program|eventlistener):(?P<name>.+)", re.DOTALL)
 
 
-def translate(main: File, files: Reader, host: str) -> Draft:
-    """Read a supervisord.conf. Raises: ConfigError with every fault that was found."""
-    text = Text(main, files, host)
+def translate(main: File, files: Reader, host: str, environ: Mapping[str, str]) -> Draft:
+    """Read a supervisord.conf on a machine of this name and with this environment.
+
+    Raises: ConfigError with every fault that was found.
+    """
+    text = Text(main, files, host, environ)
     if not any(name == "supervisord" or _PROGRAM.match(name) for name in text.parser.sections()):
         raise configuration_fault(main.shown, "neither a program nor [supervisord] in it")
     return _Translation(text).draft
@@ -248,7 +251,9 @@ class _Translation:
         if not get.boolean("autostart", True):
             job.note(f"autostart = false: `supervisor scale {name}={count}` starts it")
             count = 0
-        if count != 1:
+        if count and "numprocs" in get.fixed and not get.differ():
+            job.key("processes", get.text("numprocs"))
+        elif count != 1:
             job.key("processes", count)
         self._place(get, job)
         self._life(get, job)
@@ -262,6 +267,9 @@ class _Translation:
 
     def _leftovers(self, get: Values, job: Section) -> None:
         """Tell the keys of a program that have no counterpart, once for all its jobs."""
+        for key, value in get.fixed.items():
+            if key != "numprocs" or get.differ():
+                job.note(f"{key} = {get.raw(key)}: {value}, when this was imported")
         for key in get.names():
             if key in PROGRAM_NOTES and key != "priority":
                 is_kept = get.differ() and key in ("process_name", "numprocs_start")

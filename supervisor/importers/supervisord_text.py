@@ -43,6 +43,7 @@ class Text:
     main: File
     files: Reader
     host: str
+    environ: Mapping[str, str]
     parser: configparser.RawConfigParser = field(init=False)
     places: dict[tuple[str, str], tuple[File, int]] = field(default_factory=dict)
     remarks: dict[str, list[str]] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from supervisor.errors import ConfigError, Problem
-from supervisor.importers.draft import MARKS
+from supervisor.importers.draft import MARKS, resolved
 from supervisor.importers.supervisord_text import Text
 
 _LEVELS: Final = {
@@ -40,6 +40,7 @@ class Values:
         self._text = text
         self._names = names
         self._problems = problems
+        self.fixed: dict[str, str] = {}
 
     def names(self) -> list[str]:
         """Give the keys of the section, those of [DEFAULT] too."""
@@ -78,9 +79,21 @@ class Values:
             self._problems |= dict.fromkeys(error.problems)
         return None
 
+    def resolved(self, key: str) -> str | None:
+        """Give a value that has to be known now, and remember it if a variable has decided."""
+        text = self.text(key)
+        if text is None or MARKS[0] not in text:
+            return text
+        try:
+            self.fixed[key] = resolved(text, self._text.environ)
+        except ValueError as fault:
+            self.wrong(key, str(fault))
+            return None
+        return self.fixed[key]
+
     def read(self, key: str, read: Callable[[str], str]) -> str | None:
         """Give a value in our words, None without one or when it is wrong, which is noted."""
-        text = self.text(key)
+        text = self.resolved(key)
         try:
             return None if text is None else read(text)
         except ValueError as fault:
@@ -89,7 +102,7 @@ class Values:
 
     def integer(self, key: str, default: int, *, least: int = 0) -> int:
         """Give a whole number, as a rule one that is not negative."""
-        text = self.text(key)
+        text = self.resolved(key)
         try:
             found = default if text is None else int(text)
         except ValueError:
@@ -101,7 +114,7 @@ class Values:
 
     def boolean(self, key: str, default: bool) -> bool:
         """Give a truth value."""
-        text = (self.text(key) or str(default)).lower()
+        text = (self.resolved(key) or str(default)).lower()
         if text not in (*_TRUE, *_FALSE):
             self.wrong(key, f'"{text}" is neither true nor false')
         return text in _TRUE

@@ -24,8 +24,9 @@ SHIPPED = Path(__file__).resolve().parents[1] / "data" / "supervisord"
 def imported(source: str, *, environ: dict[str, str] | None = None) -> str:
     """Give our file for a supervisord.conf that lies in /srv/shop."""
     file = File("supervisord.conf", HERE, textwrap.dedent(source))
-    found = supervisord.translate(file, lambda _pattern, _folder: [], "node7")
-    return draft.written(found, Path("/"), environ or {}).text
+    known = environ or {}
+    found = supervisord.translate(file, lambda _pattern, _folder: [], "node7", known)
+    return draft.written(found, Path("/"), known).text
 
 
 @pytest.fixture
@@ -146,6 +147,27 @@ def test_a_variable_that_is_not_set_is_for_check_to_tell(load_job: LoadJob) -> N
     (problem,) = caught.value.problems
     assert problem.key == "command"
     assert "${NOWHERE_SET} is not set" in problem.message
+
+
+def test_a_variable_that_decides_is_read_at_the_import() -> None:
+    source = """
+        [program:app]
+        command = app
+        process_name = %(process_num)d
+        numprocs = %(ENV_COUNT)s
+        autostart = %(ENV_ON)s
+        startsecs = %(ENV_SECONDS)s
+    """
+    text = imported(source, environ={"COUNT": "3", "ON": "true", "SECONDS": "7"})
+    assert "\nprocesses = ${COUNT}\n" in text
+    assert "\nstable_after = 7s\n" in text
+    assert "# startsecs = %(ENV_SECONDS)s: 7, when this was imported" in text
+    with pytest.raises(ConfigError) as caught:
+        imported(source, environ={"COUNT": "3", "ON": "true"})
+    assert str(caught.value) == (
+        "supervisord.conf:7: [program:app] startsecs: the variable SECONDS decides, and is not set"
+        " here; set it for the import"
+    )
 
 
 def test_environment_of_supervisord_reaches_every_program(load: Load) -> None:
