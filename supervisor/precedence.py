@@ -67,6 +67,15 @@ class Precedence:
         places = {name: number for number, name in enumerate(dependencies.in_order(self._graph()))}
         return sorted(chosen, key=lambda seat: places[seat.job.name])
 
+    def is_stalled(self, seat: Seat) -> bool:
+        """Say whether a start is held by what will not come soon: it failed, or takes its time.
+
+        Who asked for a change of many jobs does not wait for that.
+        """
+        if not seat.status.held or seat.status.state is not State.STOPPED:
+            return False
+        return all(other.settled for one in seat.job.depends_on for other in self._of(one.job))
+
     # --- starts ------------------------------------------------------------------------------
 
     def gate(self, seat: Seat, event: Event) -> Event:

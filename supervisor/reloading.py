@@ -194,8 +194,7 @@ class _Application:
         supervisor.take_over(replace(self._target, jobs=tuple(forms)))
         for form in forms:
             for seat in supervisor.seats_of(form.name):
-                seat.assign(form)
-                supervisor.watch(seat)
+                supervisor.assign(seat, form)
         for name in self._plan.names(Change.REMOVED):
             crew.forget(name)
             self._send_away(crew.of(name))
@@ -275,8 +274,7 @@ class _Application:
             if seat.job is new or seat.next_job is new:
                 changed.append(seat)
             else:
-                seat.assign(old)
-                supervisor.watch(seat)
+                supervisor.assign(seat, old)
         self._send_away(supervisor.crew.surplus(old))
         self._turn_back(old, [seat for seat in changed if not seat.leaving])
 
@@ -300,13 +298,15 @@ class _Application:
         sits = self._supervisor.sits
         if any(seat.leaving and sits(seat) for seat in self._leaving):
             return False
-        return all(seat.settled or not sits(seat) for seat in self._awaited)
+        is_stalled = self._supervisor.precedence.is_stalled
+        return all(seat.settled or not sits(seat) or is_stalled(seat) for seat in self._awaited)
 
     def _finish(self) -> None:
         supervisor = self._supervisor
         for seat in self._awaited:
             is_wanted = supervisor.sits(seat) and not seat.leaving and not seat.at_rest
-            if is_wanted and not seat.ready(now()):
+            waits = seat.status.held and not seat.waits_in_vain
+            if is_wanted and not waits and not seat.ready(now()):
                 why = f"{seat.name} is {seat.status.state.name}: {seat.why(now())}"
                 self._failed.setdefault(seat.job.name, why)
         if supervisor.stopping:

@@ -87,9 +87,13 @@ class _Roll:
         else:
             self._away.add(job)
             if self._turn(seat):
-                supervisor.when(lambda: seat.settled or supervisor.stopping, self._judge)
+                supervisor.when(lambda: self._is_over(seat), self._judge)
             else:
                 self._judge()
+
+    def _is_over(self, seat: Seat) -> bool:
+        supervisor = self._supervisor
+        return seat.settled or supervisor.stopping or supervisor.precedence.is_stalled(seat)
 
     def _judge(self) -> None:
         seat = self._waiting.popleft()

@@ -471,6 +471,26 @@ def _down(_policy: Policy, status: Status, _event: Event) -> type_of_result:
     return replace(down, deadline=None, why="stopped"), ()
 
 
+def revised(old: Policy, new: Policy, status: Status, now: float) -> Status:
+    """Give the status under another policy: what is waited for now ends when the new one says.
+
+    A pause gets no longer by it, as it was told to somebody already. A stop keeps its time.
+    """
+    if old == new or status.deadline is None:
+        return status
+    deadline = status.deadline
+    if status.state is State.STARTING and status.started_at is not None:
+        deadline = status.started_at + new.ready_timeout
+    elif status.state is State.BACKOFF:
+        longest = backoff_delay(new, max(0, status.backoff_step - 1)) * (1 + JITTER)
+        deadline = min(deadline, now + longest)
+    elif status.state is State.FATAL and old.fatal_retry is not None:
+        if new.fatal_retry is None:
+            return replace(status, deadline=None)
+        deadline = deadline - old.fatal_retry + new.fatal_retry
+    return replace(status, deadline=deadline)
+
+
 def _ignore(_policy: Policy, status: Status, _event: Event) -> type_of_result:
     return status, ()
 

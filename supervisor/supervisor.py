@@ -57,9 +57,9 @@ from supervisor.process import Exit
 from supervisor.recycling import Recycling
 from supervisor.reloading import Reloading
 from supervisor.rolling import Rolling
-from supervisor.seat import TAIL_LINES, Seat, Seats, timestamp
+from supervisor.seat import TAIL_LINES, Seat, Seats, policy_of, timestamp
 from supervisor.stacks import StackDumps
-from supervisor.states import Action, Cause, Event, Kind, State, Status, step
+from supervisor.states import Action, Cause, Event, Kind, State, Status, revised, step
 from supervisor.verbs import verbs
 from supervisor.vigil import Vigil
 
@@ -669,6 +669,13 @@ class Supervisor:
     def seats_of(self, name: str) -> list[Seat]:
         """Give all seats of a job, those that are about to go as well."""
         return [seat for seat in self.seats.values() if seat.job.name == name]
+
+    def assign(self, seat: Seat, job: Job) -> None:
+        """Have a seat under these settings at once, also while it waits for something."""
+        seat.status = revised(seat.policy, policy_of(job), seat.status, now())
+        seat.assign(job)
+        self._set_alarms(seat)
+        self.watch(seat)
 
     def watch(self, seat: Seat) -> None:
         """Look after a process that runs, by the settings that it has now."""

@@ -176,14 +176,16 @@ def _scale(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> N
     coming, going = supervisor.crew.scale(counts)
 
     def answer() -> None:
-        failed = [seat for seat in coming if not seat.leaving and not seat.ready(now())]
+        come = [seat for seat in coming if not seat.leaving and not seat.status.held]
+        failed = [seat for seat in come if not seat.ready(now())]
         if failed:
             reply.fail(ExitCode.FAILED, "\n".join(map(_complaint, failed)))
         else:
             reply.send({"jobs": supervisor.crew.rows(counts)})
 
     def is_over() -> bool:
-        come = all(seat.settled or seat.leaving for seat in coming)
+        is_stalled = supervisor.precedence.is_stalled
+        come = all(seat.settled or seat.leaving or is_stalled(seat) for seat in coming)
         return come and not any(seat.leaving and supervisor.sits(seat) for seat in going)
 
     supervisor.when(is_over, answer)

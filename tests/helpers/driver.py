@@ -55,6 +55,7 @@ class Supervisor:
         self.state_dir = self.folder / "state"
         self.master: subprocess.Popen[bytes] | None = None
         self._started: list[subprocess.Popen[bytes]] = []
+        self._asked: list[socket.socket] = []
         self._strangers = set(kernel.children(os.getpid()))
         self._settings = dict(settings or {})
         self._environment = {**os.environ, **(environment or {})}
@@ -224,11 +225,12 @@ class Supervisor:
         return answer["result"]
 
     def start_call(self, verb: str, **arguments: Any) -> None:
-        """Ask, and go away before the answer."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(PATIENCE_S)
-            connection.connect(str(self.run_dir / "test.sock"))
-            connection.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+        """Ask, and do not wait for the answer."""
+        connection = socket.socket(socket.AF_UNIX)
+        self._asked.append(connection)
+        connection.settimeout(PATIENCE_S)
+        connection.connect(str(self.run_dir / "test.sock"))
+        connection.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
 
     def status(self) -> Line:
         """Give `status --json`, by the socket."""
@@ -264,6 +266,8 @@ class Supervisor:
 
     def close(self) -> None:
         """End everything that was begun here, by pid, and remove its files."""
+        for connection in self._asked:
+            connection.close()
         if self.master is not None and self.master.poll() is None:
             self.send(signal.SIGTERM)
             try:

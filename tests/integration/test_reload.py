@@ -305,3 +305,25 @@ def test_a_daemon_keeps_its_log(supervise: Supervise) -> None:
     found = supervisor.json("reload")
     assert [step["change"] for step in found["jobs"]] == ["unchanged"]
     assert supervisor.cli("stop").returncode == 0
+
+
+def test_a_pause_ends_when_the_new_settings_say_so(supervise: Supervise) -> None:
+    supervisor = supervise(MAIL, MODULES)
+    pid = pids(supervisor)["mail:0"]
+    supervisor.call("signal", names=["mail"], signal="KILL")
+    supervisor.wait_state("mail:0", "BACKOFF")
+    supervisor.configure(section("mail", **(KEYS | {"backoff": "10ms"})))
+    assert supervisor.cli("reload").returncode == 0
+    supervisor.wait_process("mail:0", lambda row: row["ready"] and row["pid"] != pid)
+
+
+def test_a_reload_does_not_wait_for_what_others_wait_for(supervise: Supervise) -> None:
+    broken = section("web", option_colour="black", **KEYS)
+    supervisor = supervise(MAIL, MODULES)
+    supervisor.configure(MAIL + broken + section("after", depends_on="web", **KEYS))
+    done = supervisor.cli("reload")
+    assert done.returncode == 1
+    assert "web: web:0 is BACKOFF" in done.stderr
+    supervisor.configure(MAIL + broken.replace("black", "red") + section("after", **KEYS))
+    assert supervisor.cli("reload").returncode == 0
+    assert all(row["ready"] for row in supervisor.status()["processes"])

@@ -23,6 +23,7 @@ from supervisor.states import (
     State,
     Status,
     backoff_delay,
+    revised,
     step,
 )
 
@@ -364,3 +365,21 @@ def _next(way: str, status: Status) -> tuple[Kind, float, int | None]:
     if way == "hangs":
         return Kind.HUNG, 60.0, None
     return Kind.EXIT, 0.01, 0 if way == "clean" else 1
+
+
+def test_another_policy_takes_effect_on_what_waits_now() -> None:
+    old, new = Policy(backoff_max=600.0), Policy(backoff_max=10.0, ready_timeout=5.0)
+    starting = Status(state=State.STARTING, started_at=100.0, deadline=130.0)
+    assert revised(old, new, starting, 101.0).deadline == 105.0
+    waiting = Status(state=State.BACKOFF, deadline=600.0, backoff_step=9)
+    assert revised(old, new, waiting, 100.0).deadline == 112.0
+    soon = Status(state=State.BACKOFF, deadline=101.0, backoff_step=9)
+    assert revised(new, old, soon, 100.0) == soon, "no pause gets longer"
+    given_up = Status(state=State.FATAL, deadline=400.0)
+    assert revised(Policy(), Policy(fatal_retry=10.0), given_up, 101.0).deadline == 110.0
+    assert revised(Policy(), Policy(fatal_retry=None), given_up, 101.0).deadline is None
+    stopping = Status(state=State.STOPPING, deadline=120.0, stop_by=130.0)
+    assert revised(Policy(), Policy(stop_timeout=1.0), stopping, 101.0) == stopping
+    for state in State:
+        at_rest = Status(state=state)
+        assert revised(old, new, at_rest, 1.0) == at_rest
