@@ -5,6 +5,7 @@ Pure; draws the shapes that `inquest` has filled. Called by `insight_commands`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -27,6 +28,8 @@ _HOW: Final = {
 """The causes of a death that tell more than its exit code or signal."""
 
 _LABEL: Final = 8
+# The last line of a traceback: in a record, or behind the stream of a captured line.
+_EXCEPTION: Final = r"(?:^|\| )\s*((?:\w+\.)*\w*(?:Error|Exception)(?:: .*)?)$"
 
 
 def is_well(why: Why) -> bool:
@@ -89,6 +92,8 @@ def _headline(found: Sequence[Why], bad: Sequence[Why]) -> str:
 def _one(why: Why, colour: bool, width: int | None) -> list[str]:
     drawn = [paint(cut(_verdict(why), width), why["state"], colour)]
     facts: list[tuple[str, str]] = []
+    if cause := _exception(why):
+        facts.append(("Cause", cause))
     if why["waits_for"] is not None:
         facts.append(("Waits", f"for {why['waits_for']}"))
     if following := _next(why):
@@ -127,6 +132,14 @@ def _history(why: Why) -> str:
     if not why["deaths"]:
         return "; it has not died"
     return f"; its last death was at {local(_last(why)['at'])}: {_how(_last(why))}"
+
+
+def _exception(why: Why) -> str | None:
+    """Give the exception of which it died last, if it does not run and that is its last word."""
+    if why["state"] not in ("BACKOFF", "FATAL") or not why["deaths"] or not _last(why)["code"]:
+        return None
+    found = re.search(_EXCEPTION, "".join(_last(why)["log_tail"][-1:]))
+    return found[1] if found else None
 
 
 def _next(why: Why) -> str | None:

@@ -64,12 +64,28 @@ WELL = reason("billing:0", "RUNNING", pid=4, uptime_s=3725.0, why="ready")
 def test_the_verdict_comes_first_and_the_arithmetic_is_told() -> None:
     lines = explain.lines([FAILING])
     assert lines[0] == "billing:1 (queue) is BACKOFF: exit 1 (3 of 10), 800ms after its start"
-    assert lines[1] == (
+    assert lines[1] == "  Cause   KeyError: 'STRIPE_KEY'"
+    assert lines[2] == (
         "  Next    3 failures in 10m of 10; backoff 1s x 2^2 = 4s, jitter 20 % "
         "-> next start in 3.7s"
     )
-    assert lines[2].endswith("exit 1, after 800ms")
+    assert lines[3].endswith("exit 1, after 800ms")
     assert [line.strip() for line in lines[-2:]] == FAILING["deaths"][0]["log_tail"]
+
+
+@pytest.mark.parametrize(
+    ("last", "cause"),
+    [
+        ("    shop.errors.PriceError: 7", "shop.errors.PriceError: 7"),
+        ("2026-11-22T04:15:43.100Z stderr | TimeoutError", "TimeoutError"),
+        ("2026-11-22T04:15:43.100Z stderr | Error rate: 7 %", None),
+        ("2026-11-22T04:15:43.100Z stdout | goodbye", None),
+    ],
+)
+def test_an_exception_is_told_as_the_cause(last: str, cause: str | None) -> None:
+    lines = explain.lines([reason(deaths=[death(log_tail=["before", last])])])
+    found = [line.removeprefix("  Cause   ") for line in lines if line.startswith("  Cause")]
+    assert found == ([] if cause is None else [cause])
 
 
 def test_the_longest_pause_is_told_where_it_holds() -> None:
