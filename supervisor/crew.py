@@ -75,7 +75,7 @@ class Crew:
     def _furnish(self, job: Job, number: int) -> Seat:
         page_number, page = self._board.allocate()
         seat = Seat(job, number, page, policy_of(job), page_number)
-        seat.quiet = self.all_quiet or job.name in self._quiet_jobs
+        seat.quiet = self._is_quiet(job)
         seat.predecessors = self._supervisor.remnants_of(seat.name)
         self._seats[seat.name] = seat
         return seat
@@ -105,6 +105,7 @@ class Crew:
         del self._seats[seat.name]
         supervisor.loop.cancel(seat.name)
         supervisor.precedence.forget(seat)
+        supervisor.recycling.forget(seat)
         supervisor.log.forget(seat.name)
         seatlock.remove(supervisor.config.state_dir, seat.name)
         self._board.release(seat.page_number)
@@ -157,7 +158,7 @@ class Crew:
         """Have these take nothing new; with `everything` also what comes later."""
         self.all_quiet = self.all_quiet or everything
         for seat in seats:
-            if not seat.quiet:
+            if not seat.quiet and seat.job.type not in DEAF_TYPES:
                 seat.quiet = True
                 orders.quiet(seat)
         self._note_quiet_jobs()
@@ -183,6 +184,9 @@ class Crew:
             elif seats:
                 self._quiet_jobs.discard(job.name)
 
+    def _is_quiet(self, job: Job) -> bool:
+        return job.type not in DEAF_TYPES and (self.all_quiet or job.name in self._quiet_jobs)
+
     def forget(self, name: str) -> None:
         """Forget what was changed of a job that is no longer in the file."""
         self.scaled.pop(name, None)
@@ -196,7 +200,7 @@ class Crew:
                 "name": job.name,
                 "processes": self.wanted(job),
                 "file": job.processes,
-                "quiet": self.all_quiet or job.name in self._quiet_jobs,
+                "quiet": self._is_quiet(job),
                 "stopped": [seat.name for seat in self.of(job.name) if not seat.wanted],
             }
             for job in self._supervisor.config.jobs

@@ -324,6 +324,8 @@ class Log:
     def forget(self, name: str) -> None:
         """Drop the ring of a process that is not coming back."""
         self._rings.pop(name, None)
+        for source in [source for source in self._about if source.name == name]:
+            del self._about[source]
 
     def stamp(self) -> str:
         """Give the time of now."""

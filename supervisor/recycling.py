@@ -120,6 +120,11 @@ class Recycling:
                 extra={"job": seat.job.name, "slot": seat.number},
             )
 
+    def forget(self, seat: Seat) -> None:
+        """Forget a seat that is no more."""
+        self._terms.pop(seat.name, None)
+        self._supervisor.loop.cancel((seat.name, "recycle"))
+
     def _look_later(self, seat: Seat, term: Term) -> None:
         when = on_the_second(now() + LOOK_AFTER_S)
         lifetime, begun = seat.job.max_lifetime, seat.status.started_at

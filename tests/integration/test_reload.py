@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from supervisor import kernel
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
-from tests.helpers.eventually import eventually
+from tests.helpers.eventually import PATIENCE_S, eventually
 from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.sections import section
 
@@ -220,6 +223,31 @@ def test_the_master_goes_on_while_handlers_are_imported(supervise: Supervise) ->
     supervisor.wait_line("reloaded, generation 3")
     assert supervisor.process("slow:0")["ready"]
     eventually(lambda: set(kernel.children(supervisor.pid)) == set(pids(supervisor).values()))
+
+
+def test_systemd_is_told_of_a_reload_from_its_beginning_to_its_end(
+    supervise: Supervise, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE_S)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        supervisor = supervise(MAIL, MODULES, environment=environment)
+        _until(manager, b"READY=1")
+        supervisor.configure(MAIL + WEB)
+        supervisor.send(signal.SIGHUP)
+        begun = _until(manager, b"RELOADING=1")
+        (usec,) = [line for line in begun.split(b"\n") if line.startswith(b"MONOTONIC_USEC=")]
+        assert 0 < int(usec.partition(b"=")[2]) <= time.monotonic_ns() // 1000
+        _until(manager, b"READY=1")
+        assert supervisor.process("web:1")["ready"]
+
+
+def _until(manager: socket.socket, word: bytes) -> bytes:
+    """Hear the service out until it says that."""
+    while word not in (said := manager.recv(65536)).split(b"\n"):
+        pass
+    return said
 
 
 def test_a_stop_breaks_a_check_off(supervise: Supervise) -> None:
