@@ -11,7 +11,7 @@ import signal
 
 from supervisor import cgroups, descendants
 from supervisor.seat import Seat
-from supervisor.slot import FAST, QUIET, RESUME, STOP
+from supervisor.slot import FAST, LEVEL, QUIET, RESUME, STOP
 from supervisor.states import Goal
 
 _log = logging.getLogger("supervisor")
@@ -49,6 +49,12 @@ def resume(seat: Seat) -> None:
     """Undo `quiet`."""
     if seat.living is not None:
         seat.living.tell(RESUME)
+
+
+def log_from(seat: Seat, level: str) -> None:
+    """Have the process send log records from this level on, like "debug"."""
+    if seat.living is not None:
+        seat.living.tell(LEVEL + b" " + level.encode())
 
 
 def dump_stacks(seat: Seat) -> None:

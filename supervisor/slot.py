@@ -30,6 +30,9 @@ QUIET: Final = b"quiet"
 RESUME: Final = b"resume"
 """Take new work again."""
 
+LEVEL: Final = b"level"
+"""`level WORD`: send log records from this level on, as in `level debug`."""
+
 READY: Final = b"ready"
 """The child can do its work. Sent once, and after each `unready`."""
 

@@ -659,6 +659,8 @@ class Supervisor:
         """Run by this configuration from now on; what it means for the jobs is not done here."""
         if config.log_level != self.config.log_level:
             self.log.set_level(config.log_level)
+            for seat in self.seats.values():
+                orders.log_from(seat, config.log_level)
         self.config = config
 
     def put_job(self, job: Job) -> None:

@@ -160,6 +160,8 @@ class Lifeline:
                 self.expire(FAST_S, ExitCode.FAILED)
         elif word in (slot.QUIET, slot.RESUME):
             self._stop.lull(quiet=word == slot.QUIET)
+        elif word == slot.LEVEL:
+            logging.getLogger().setLevel(rest.decode().upper())
         elif word == slot.FALLEN:
             self._pass_on(rest)
         else:

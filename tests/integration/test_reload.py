@@ -250,6 +250,21 @@ def _until(manager: socket.socket, word: bytes) -> bytes:
     return said
 
 
+def test_a_log_level_reaches_who_runs_already(supervise: Supervise) -> None:
+    modules = {
+        "chatty": """
+        def run(context):
+            while not context.wait(0.02):
+                context.logger.debug("a detail")
+        """
+    }
+    jobs = section("chatty", target="chatty:run")
+    supervisor = supervise(jobs, modules)
+    supervisor.configure(jobs, log_level="debug")
+    supervisor.call("reload")
+    assert supervisor.wait_line("a detail")["pid"] == pids(supervisor)["chatty:0"]
+
+
 def test_a_stop_breaks_a_check_off(supervise: Supervise) -> None:
     supervisor = supervise(WEB, MODULES)
     supervisor.configure(WEB + section("slow", target="slow:run"))
