@@ -118,6 +118,26 @@ def test_stop_drains_and_needs_no_help(box: Box) -> None:
     assert box.pids() == []
 
 
+def test_reload_keeps_the_master_and_returns_when_it_is_over(box: Box) -> None:
+    box.write("/etc/workers.ini", ITEMS)
+    box.systemctl("start", UNIT)
+    box.wait(lambda: len(box.pids()) == 3, "three processes")
+    before = box.pids()
+    more = "[daemon:more]\ntype = worker\ntarget = handlers:item\nstop_timeout = 5s\n"
+    box.write("/etc/workers.ini", ITEMS + more)
+
+    box.systemctl("reload", UNIT)
+
+    assert box.show("ActiveState") == "active"
+    assert set(before) < set(box.pids()), "nobody was touched, and one has come"
+    box.wait(lambda: box.show("StatusText") == "3 of 3 ready", "told in STATUS=")
+
+    box.write("/etc/workers.ini", ITEMS + "nonsense\n")
+    box.systemctl("reload", UNIT, check=False)
+    assert box.show("ActiveState") == "active"
+    assert len(box.pids()) == 4, "a wrong file changes nothing"
+
+
 def test_restart_replaces_the_master_and_every_child(box: Box) -> None:
     box.write("/etc/workers.ini", ITEMS)
     box.systemctl("start", UNIT)
