@@ -73,8 +73,8 @@ class _Roll:
 
     def _next(self) -> None:
         supervisor = self._supervisor
-        while self._waiting and not supervisor.sits(self._waiting[0]):
-            self._waiting.popleft()  # taken away meanwhile, by a smaller scale
+        while self._waiting and not self._is_there(self._waiting[0]):
+            self._waiting.popleft()
         if not self._waiting:
             self._done(None, 0)
             return
@@ -90,6 +90,10 @@ class _Roll:
                 supervisor.when(lambda: self._is_over(seat), self._judge)
             else:
                 self._judge()
+
+    def _is_there(self, seat: Seat) -> bool:
+        # A smaller scale, or a reload, may have taken it away, or have it drain for good.
+        return self._supervisor.sits(seat) and not seat.leaving
 
     def _is_over(self, seat: Seat) -> bool:
         supervisor = self._supervisor

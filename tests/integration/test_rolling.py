@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
-from tests.helpers.eventually import eventually
+from tests.helpers.eventually import PATIENCE_S, eventually
 from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.sections import section
 
@@ -32,7 +32,18 @@ class Work(Worker):
             pass
 """
 
-MODULES = {"ledger": SOURCE, "work": WORK}
+SLOW = """
+from ledger import is_open, note, sit
+
+def slow(context):
+    sit(context.name)
+    context.wait(1e6)
+    note("asked", context.name)
+    while not is_open(context.name):
+        context.stop.fast.wait(0.01)
+"""
+
+MODULES = {"ledger": SOURCE, "work": WORK, "slow": SLOW}
 
 KEYS = {"target": "work:Work", "backoff": "60s", "backoff_max": "60s"}
 
@@ -101,6 +112,30 @@ def test_without_a_name_all_but_the_stopped_are_rolled_and_the_master_stays(
     assert moved == ["web:0", "web:1", "mail:0"]
     supervisor.call("restart", names=["mail:1"])
     assert supervisor.process("mail:1")["state"] == "RUNNING", "unless it is named"
+
+
+def test_a_roll_calls_nobody_back_whom_a_scale_has_sent_away(supervise: Supervise) -> None:
+    supervisor = supervise(section("web", processes=3, target="slow:slow"), MODULES)
+    ledger = Ledger(supervisor)
+    asked = []
+    for request in ({"verb": "restart", "names": ["web"]}, {"verb": "scale", "jobs": {"web": 1}}):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(PATIENCE_S)
+        connection.connect(str(supervisor.run_dir / "test.sock"))
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        asked.append(connection)
+        ledger.wait("asked", f"web:{len(asked) - 1}")
+    ledger.wait("asked", "web:2")
+    supervisor.write("web:0", "")
+    ledger.wait("sit", "web:0", count=2)
+    # The roll is over with web:0, and comes to those who drain for good.
+    eventually(lambda: supervisor.process("web:0")["ready"])
+    supervisor.write("web:1", "")
+    supervisor.write("web:2", "")
+    for connection in asked:
+        with connection, connection.makefile("rb") as answers:
+            assert json.loads(answers.readline())["ok"]
+    assert list(pids(supervisor)) == ["web:0"]
 
 
 def test_two_rolls_of_a_job_take_turns(supervise: Supervise) -> None:
