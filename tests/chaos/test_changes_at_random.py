@@ -114,7 +114,6 @@ def test_every_wish_is_answered_and_the_last_file_holds(supervise: Supervise, se
     finally:
         crowd.leave()
     supervisor.configure(base())
-    supervisor.call("scale", jobs={"one": 2})
     report = eventually(lambda: _reloaded(supervisor))
     assert report["errors"] == []
     supervisor.call("resume", names=[])
