@@ -154,11 +154,16 @@ def _wish(supervisor: Supervisor, crowd: Crowd, chance: random.Random) -> None:
 
 
 def _reloaded(supervisor: Supervisor) -> Any:
-    """Reload the last file; a SIGHUP may be under way still."""
+    """Reload the last file, as an operator would: again while something of before is in the way.
+
+    A SIGHUP may be under way still, or a process that was stopped before it was ready fall now and
+    be taken for the new form's failure.
+    """
     try:
-        return supervisor.call("reload")
+        report = supervisor.call("reload")
     except AssertionError:
         return None
+    return None if report.get("failed") else report
 
 
 def _all_run(supervisor: Supervisor) -> bool:
