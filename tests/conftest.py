@@ -10,7 +10,10 @@ from hypothesis import HealthCheck, settings
 
 from supervisor import kernel
 from tests.helpers.driver import Supervisor
+from tests.helpers.lacks import pytest_runtest_makereport
 from tests.helpers.leaks import Traces, end_leaked_processes, leaks
+
+__all__ = ["pytest_runtest_makereport"]  # a hook: pytest finds it here
 
 # A busy machine is no failure: what hangs is stopped elsewhere.
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])

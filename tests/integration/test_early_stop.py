@@ -8,10 +8,10 @@ import signal
 import pytest
 
 from tests.conftest import Supervise
+from tests.helpers import pid_namespace
 from tests.helpers.eventually import eventually
 from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.sections import section
-from tests.integration.test_pid1 import UNSHARE, _possible
 
 HANGING = """
 import time
@@ -71,13 +71,10 @@ def test_a_reload_or_a_look_at_the_stacks_does_not_kill_it(supervise: Supervise)
     assert supervisor.stop() == 0
 
 
-@pytest.mark.skipif(
-    os.environ.get("CI") != "true" and not _possible(),
-    reason="needs root and util-linux for a PID namespace: apt-get install util-linux",
-)
+@pid_namespace.NEEDED
 def test_as_pid_1_which_no_signal_without_a_handler_reaches(supervise: Supervise) -> None:
     supervisor = supervise(JOB, MODULES, settings={"preload": "hanging"}, start=False)
-    supervisor.start(wait=False, within=UNSHARE)
+    supervisor.start(wait=False, within=pid_namespace.UNSHARE)
     Ledger(supervisor).wait("importing")
     (inner,) = [pid for pid in supervisor.tree() if pid != supervisor.pid]
     os.kill(inner, signal.SIGTERM)

@@ -8,29 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from supervisor import kernel
 from tests.conftest import Supervise
 from tests.helpers.eventually import eventually
 from tests.helpers.ledger import SOURCE, Ledger
+from tests.helpers.pid_namespace import NEEDED, UNSHARE
 from tests.helpers.sections import section
 
-UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child=KILL")
-
-
-def _possible() -> bool:
-    try:
-        return subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
-# Where everything can be had, as in CI, a missing namespace is a failure and no reason to skip.
-pytestmark = pytest.mark.skipif(
-    os.environ.get("CI") != "true" and not _possible(),
-    reason="needs root and util-linux for a PID namespace: apt-get install util-linux",
-)
+pytestmark = NEEDED
 
 CROWD = """
 import os

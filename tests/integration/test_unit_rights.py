@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 from collections.abc import Iterator
 
@@ -40,11 +39,6 @@ limit_core = unlimited
 
 @pytest.fixture
 def box() -> Iterator[Box]:
-    lack = systemd_box.missing()
-    if lack and os.environ.get("CI") == "true":
-        pytest.fail(lack)
-    if lack:
-        pytest.skip(lack)
     with systemd_box.booted() as box:
         yield box
 
