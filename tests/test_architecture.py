@@ -34,7 +34,7 @@ LAYERS = (
     "examination",
     "inquest rolling stacks client render nursery burial orders outside vigil precedence",
     "control capture probe preload seat remains followers",
-    "prerequisites reload",
+    "prerequisites reload connection",
     "columns logs process descendants slot meters stream",
     "config child sink ring",
     "complaint passage",
@@ -56,7 +56,6 @@ SEEN_BY_SOURCES = {"workers.base", "supervisor.errors"}
 LINES = 450
 # A clear long file beats two tangled short ones; each one here has its reason.
 LONGER = {
-    "supervisor/control.py": "all that a client may do to us, and what it gets for it",
     "supervisor/config.py": "all that a configuration is, on one page",
     "supervisor/protocol.py": "every shape between the command line and the master",
     "supervisor/settings.py": "one table of every key, with its meaning",

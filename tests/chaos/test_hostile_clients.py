@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from supervisor import control
+from supervisor import connection
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
 from tests.helpers.eventually import PATIENCE_S
@@ -24,7 +24,7 @@ from tests.helpers.ledger import Ledger
 from tests.helpers.sections import section
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "10000"))
-BATCH = control.FAULTS - 1
+BATCH = connection.FAULTS - 1
 """So many on one connection: with one more it is hung up on."""
 
 MODULES = {

@@ -295,7 +295,7 @@ def test_a_line_without_end_is_refused_at_64_kib(master: Master) -> None:
 
 
 def test_half_a_line_has_ten_seconds(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "LINE_S", 0.05)
+    monkeypatch.setattr("supervisor.connection.LINE_S", 0.05)
     with master.connect() as connection, master.connect() as dripping:
         connection.sendall(b'{"verb": "pi')
         dripping.sendall(b"{")
@@ -309,7 +309,7 @@ def test_half_a_line_has_ten_seconds(master: Master, monkeypatch: pytest.MonkeyP
 
 
 def test_silence_has_a_minute(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "SILENCE_S", 0.05)
+    monkeypatch.setattr("supervisor.connection.SILENCE_S", 0.05)
     with master.connect() as connection:
         assert is_closed(connection)
 
@@ -320,7 +320,7 @@ def test_who_is_owed_an_answer_is_not_hung_up_on(
     with master.connect() as patient:
         patient.sendall(b'{"verb": "wait"}\n')
         eventually(lambda: master.kept)
-        monkeypatch.setattr(control, "SILENCE_S", 0.02)
+        monkeypatch.setattr("supervisor.connection.SILENCE_S", 0.02)
         with master.connect() as silent:
             assert is_closed(silent)
         master.within(lambda: master.kept[0].send("thanks"))
@@ -375,7 +375,7 @@ def test_clients_that_never_read_cost_bounded_memory(
 def test_a_client_that_never_reads_is_let_go(
     master: Master, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "LINE_S", 0.05)
+    monkeypatch.setattr("supervisor.connection.LINE_S", 0.05)
     with master.connect() as deaf, Client(master.location) as other:
         deaf.sendall(b'{"verb": "large"}\n')
         other.ping()  # who is let in after the deaf one
@@ -483,7 +483,7 @@ def test_a_client_costs_an_idle_master_nothing(master: Master) -> None:
 def test_who_asks_nothing_but_nonsense_is_hung_up_on(
     master: Master, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "FAULTS", 3)
+    monkeypatch.setattr("supervisor.connection.FAULTS", 3)
     with master.connect() as connection:
         for _ in range(2):
             connection.sendall(b"nonsense\n")

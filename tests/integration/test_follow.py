@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from supervisor import control, protocol, stream
+from supervisor.connection import ONE_QUESTION
 from tests.conftest import Supervise
 from tests.helpers.driver import Line, Supervisor
 from tests.helpers.eventually import PATIENCE_S
@@ -212,7 +213,7 @@ def test_who_follows_can_ask_nothing_more(supervise: Supervise) -> None:
         connection.sendall(b'{"verb":"logs","names":["counts"],"follow":true}\n{"verb":"stop"}\n')
         with connection.makefile("rb") as answers:
             *_, last = map(json.loads, iter(answers.readline, b""))
-    assert last == {"end": control._ONE_QUESTION, "ok": False}
+    assert last == {"end": ONE_QUESTION, "ok": False}
     assert supervisor.process("counts:0")["state"] == "RUNNING"
 
 
