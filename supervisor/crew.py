@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from supervisor import orders, protocol, seatlock
+from supervisor import orders, protocol, seatlock, selection
 from supervisor.board import PAGES, Board
 from supervisor.config import Job
 from supervisor.errors import ControlError, UsageError
@@ -217,7 +217,7 @@ def read_counts(request: protocol.Request, jobs: Iterable[str]) -> dict[str, int
     found = request.get("jobs")
     if not isinstance(found, dict) or not found:
         raise UsageError('jobs must be an object of numbers, like {"orders": 4}')
-    protocol.select(list(found), dict.fromkeys(jobs, ()))
+    selection.select(list(found), dict.fromkeys(jobs, ()))
     for name, count in found.items():
         if name not in jobs:
             raise UsageError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from supervisor import ini, protocol, settings, values
+from supervisor import ini, selection, settings, values
 from supervisor.config import Config, Job
 from supervisor.secret import Secret, is_secret_name, mask
 
@@ -57,9 +57,9 @@ def parts(config: Config, path: Path, names: tuple[str, ...]) -> list[Part]:
 
 def _jobs(names: tuple[str, ...], jobs: Mapping[str, list[str]]) -> set[str]:
     """Give the jobs of these names, also those of no process."""
-    processes = protocol.select(names, jobs)
+    processes = selection.select(names, jobs)
     empty = {name: [f"{name}:0"] for name, some in jobs.items() if not some}
-    more = protocol.select(names, {**jobs, **empty})
+    more = selection.select(names, {**jobs, **empty})
     return {name.partition(":")[0] for name in (*processes, *more)}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
 
-from supervisor import protocol
+from supervisor import protocol, selection
 from supervisor.lines import escape_lines
 from supervisor.stream import Stream
 
@@ -27,7 +27,7 @@ class _Follower:
         """Say whether it follows this process, or the master; asked once for each name."""
         wanted = self.known.get(name)
         if wanted is None:
-            wanted = self.known[name] = protocol.fits(self.patterns, name)
+            wanted = self.known[name] = selection.fits(self.patterns, name)
         return wanted
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from supervisor import __version__, inquest, insight, protocol, signals
+from supervisor import __version__, inquest, insight, protocol, selection, signals
 from supervisor.crew import DEAF_TYPES, read_counts
 from supervisor.errors import ControlError, ExitCode, NoSuchJob, UsageError
 from supervisor.loop import now
@@ -57,7 +57,7 @@ def _ping(supervisor: Supervisor, _request: protocol.Request, reply: Reply) -> N
 
 
 def _status(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
-    chosen = protocol.select(protocol.names(request), supervisor.jobs)
+    chosen = selection.select(protocol.names(request), supervisor.jobs)
     moment = now()
     rows = [supervisor.seats[name].row(moment) for name in chosen]
     jobs = supervisor.crew.rows(_jobs_of(protocol.names(request), chosen, supervisor))
@@ -70,12 +70,12 @@ def _jobs_of(asked: Sequence[str], chosen: Sequence[str], supervisor: Supervisor
     empty = {name: (name,) for name, seats in supervisor.jobs.items() if not seats}
     for pattern in asked or ("*",):
         with suppress(NoSuchJob):
-            found.update(protocol.select((pattern,), empty))
+            found.update(selection.select((pattern,), empty))
     return found
 
 
 def _why(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
-    chosen = protocol.select(protocol.names(request), supervisor.jobs)
+    chosen = selection.select(protocol.names(request), supervisor.jobs)
     deaths = protocol.count(request, "deaths", DEATHS)
     moment = now()
     reply.send([inquest.why(supervisor.seats[name], moment, deaths) for name in chosen])
@@ -83,7 +83,7 @@ def _why(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> Non
 
 def _stacks(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
     """Have processes show their Python stacks; it fails only when none of them can."""
-    chosen = protocol.select(protocol.names(request), supervisor.jobs)
+    chosen = selection.select(protocol.names(request), supervisor.jobs)
 
     def answer(found: list[insight.Stacks]) -> None:
         if found and all(one["error"] for one in found):
@@ -96,7 +96,7 @@ def _stacks(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> 
 
 def _start(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
     """Bring processes up, and answer when each of them is ready or has failed."""
-    chosen = protocol.select(protocol.names(request), supervisor.jobs)
+    chosen = selection.select(protocol.names(request), supervisor.jobs)
     if _is_leaving(supervisor, reply):
         return
     seats = [supervisor.seats[name] for name in chosen]
@@ -120,7 +120,7 @@ def _restart(supervisor: Supervisor, request: protocol.Request, reply: Reply) ->
     stops the roll: what follows keeps running as it is.
     """
     asked = protocol.names(request)
-    chosen = protocol.select(asked, supervisor.jobs)
+    chosen = selection.select(asked, supervisor.jobs)
     if _is_leaving(supervisor, reply):
         return
     seats = supervisor.precedence.in_order(supervisor.seats[name] for name in chosen)
@@ -208,7 +208,7 @@ def _resume(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> 
 
 def _for_lull(supervisor: Supervisor, request: protocol.Request) -> tuple[list[Seat], list[str]]:
     asked = protocol.names(request)
-    chosen = [supervisor.seats[name] for name in protocol.select(asked, supervisor.jobs)]
+    chosen = [supervisor.seats[name] for name in selection.select(asked, supervisor.jobs)]
     seats = [seat for seat in chosen if seat.job.type not in DEAF_TYPES]
     deaf = [seat.name for seat in chosen if seat.job.type in DEAF_TYPES]
     if asked and deaf and not seats:
@@ -234,7 +234,7 @@ def _signal(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> 
         raise UsageError(
             f"no such signal: {protocol.text(request, 'signal')[:40]!a}; TERM, HUP, USR1 and so on"
         ) from None
-    chosen = [supervisor.seats[name] for name in protocol.select(asked, supervisor.jobs)]
+    chosen = [supervisor.seats[name] for name in selection.select(asked, supervisor.jobs)]
     living = [(seat, seat.living) for seat in chosen]
     dead = [seat.name for seat, process in living if process is None]
     if dead or not living:
@@ -253,7 +253,7 @@ def _stop(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> No
 
     A start or restart that comes before the end is somebody's later wish: this one has failed.
     """
-    chosen = protocol.select(protocol.names(request), supervisor.jobs)
+    chosen = selection.select(protocol.names(request), supervisor.jobs)
     window_s = protocol.seconds(request, "timeout")
     seats = [supervisor.seats[name] for name in chosen]
     for seat in seats:
@@ -281,7 +281,7 @@ def _shutdown(supervisor: Supervisor, request: protocol.Request, reply: Reply) -
 
 def _events(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
     patterns = protocol.names(request)
-    chosen = set(protocol.select(patterns, supervisor.jobs))
+    chosen = set(selection.select(patterns, supervisor.jobs))
     number = protocol.count(request, "n", len(supervisor.events))
     found = [event for event in supervisor.events if event["name"] in chosen]
     found = found[-number:] if number else []
@@ -294,7 +294,7 @@ def _events(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> 
 def _logs(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
     extra = ("master",)
     patterns = protocol.names(request)
-    chosen = protocol.select(patterns, supervisor.jobs, extra=extra)
+    chosen = selection.select(patterns, supervisor.jobs, extra=extra)
     number = protocol.count(request, "n", 100)
     dated = [pair for name in chosen for pair in _dated(name, supervisor.log.tail(name, number))]
     dated.sort(key=lambda pair: pair[0])

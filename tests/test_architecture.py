@@ -42,7 +42,7 @@ LAYERS = (
     "ini settings",
     "rights envfile dependencies",
     "values",
-    "loop states board memory rate",
+    "loop states board memory rate selection",
     "tallies",
     "signals errors secret kernel bytecode trust identity cgroups",
 )
@@ -57,7 +57,6 @@ LINES = 450
 # A clear long file beats two tangled short ones; each one here has its reason.
 LONGER = {
     "supervisor/config.py": "all that a configuration is, on one page",
-    "supervisor/protocol.py": "every shape between the command line and the master",
     "supervisor/settings.py": "one table of every key, with its meaning",
     "supervisor/states.py": "half of it is the drawing and the meaning of the table",
     "supervisor/supervisor.py": "the story of the master, told in one piece",

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from supervisor import control, protocol
+from supervisor import control, protocol, selection
 from supervisor.client import Client, ConnectionLost
 from supervisor.control import ControlServer, Reply
 from supervisor.errors import ConfigError, ControlError, NoSuchJob, NotRunning, UsageError
@@ -110,7 +110,7 @@ class Master:
 
         def status(request: protocol.Request, reply: Reply) -> None:
             self.calls.append("status")
-            reply.send(list(protocol.select(protocol.names(request), {"a": ["a:0"]})))
+            reply.send(list(selection.select(protocol.names(request), {"a": ["a:0"]})))
 
         def large(request: protocol.Request, reply: Reply) -> None:
             reply.send(LARGE)

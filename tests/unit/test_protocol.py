@@ -1,4 +1,4 @@
-"""The words on the control socket: what is read, what is refused, which names mean what."""
+"""The words on the control socket: what is read, and what is refused."""
 
 from __future__ import annotations
 
@@ -20,61 +20,13 @@ from supervisor.errors import (
     UsageError,
 )
 
-JOBS = {
-    "orders": ["orders:0", "orders:1"],
-    "order-mails": ["order-mails:0"],
-    "idle": [],
-}
 
-
-def test_no_name_means_every_process() -> None:
-    assert protocol.select([], JOBS) == ("orders:0", "orders:1", "order-mails:0")
-
-
-@pytest.mark.parametrize(
-    ("patterns", "meant"),
-    [
-        (["orders"], ("orders:0", "orders:1")),
-        (["orders:1"], ("orders:1",)),
-        (["order*"], ("orders:0", "orders:1", "order-mails:0")),
-        (["*:0"], ("orders:0", "order-mails:0")),
-        (["orders:[1-9]"], ("orders:1",)),
-        (["order-mails", "orders:0", "orders"], ("orders:0", "orders:1", "order-mails:0")),
-        (["idle"], ()),
-        (["*"], ("orders:0", "orders:1", "order-mails:0")),
-    ],
-)
-def test_a_name_is_a_job_a_process_or_a_glob(patterns: list[str], meant: tuple[str, ...]) -> None:
-    assert protocol.select(patterns, JOBS) == meant
-
-
-def test_every_unknown_name_is_told_with_the_nearest_known_one() -> None:
-    with pytest.raises(NoSuchJob) as caught:
-        protocol.select(["ordres", "orders", "q\x1b[31m*"], JOBS)
-    assert str(caught.value).splitlines() == [
-        "no such job: ordres; did you mean orders?",
-        r"no such job: q\x1b[31m*",
-    ]
-
-
-def test_no_request_keeps_the_loop_busy() -> None:
+def test_a_request_has_a_bounded_number_of_names() -> None:
     with pytest.raises(UsageError, match="256 characters"):
         protocol.names({"names": ["[" * 257]})
     for many in (["x"] * 4097, ["x*"] * 17):
         with pytest.raises(UsageError, match="4096 names and 16 patterns at most"):
             protocol.names({"names": many})
-    with pytest.raises(NoSuchJob) as caught:
-        protocol.select([f"x{number}" for number in range(1000)], JOBS)
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 11
-    assert lines[-1] == "and 990 more"
-
-
-def test_master_is_a_name_only_where_it_is_allowed() -> None:
-    assert protocol.select(["master"], JOBS, extra=["master"]) == ("master",)
-    assert "master" not in protocol.select(["*"], JOBS, extra=["master"])
-    with pytest.raises(NoSuchJob):
-        protocol.select(["master"], JOBS)
 
 
 @pytest.mark.parametrize(
