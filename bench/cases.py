@@ -6,6 +6,7 @@ which are slower by their built-in delays and not by chance, are measured less o
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from bench import processes
 from bench.contender import (
     FLOOD_BYTES,
+    FLOOD_END,
     FLOOD_LINE,
     FLOOD_LOG,
     FLOOD_MARK,
@@ -28,6 +30,8 @@ from bench.table import Bound, Row
 
 MODULES = ("redis", "psycopg2", "ssl", "asyncio")
 _SETTLE_S = 0.3
+_LOST_S = 5.0
+"""Output that grows no more for so long without its last line has lost it."""
 
 
 @dataclass(slots=True)
@@ -197,14 +201,23 @@ def _respawns_during_flood(run: Run) -> Iterator[float]:
 
 
 def _all_written(log: Path) -> float:
-    """Wait until the captured output grows no more; the time of its last growth."""
+    """Wait until the flood's last line is in the captured output; the time of its last growth."""
     size, grew = -1, time.monotonic()
-    while time.monotonic() < grew + 0.5:
+    while time.monotonic() < grew + _LOST_S:
         now = log.stat().st_size if log.exists() else 0
         if now != size:
             size, grew = now, time.monotonic()
+            if _ends(log):
+                break
         time.sleep(0.005)
     return grew
+
+
+def _ends(log: Path) -> bool:
+    """Tell whether the flood's last line is in the file, whatever stands around it."""
+    with log.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - 4096))
+        return FLOOD_END.encode() in stream.read()
 
 
 def _kept(log: Path) -> int:
@@ -215,4 +228,4 @@ def _kept(log: Path) -> int:
         while block := stream.read(1 << 20):
             found += (tail + block).count(mark)
             tail = block[1 - len(mark) :]
-    return found * len(FLOOD_LINE)
+    return found * len(FLOOD_LINE + "\n")

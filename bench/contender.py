@@ -29,7 +29,11 @@ PROGRAMS = Path(__file__).with_name("programs")
 FLOOD_LOG = "flood.log"
 FLOOD_BYTES = 200_000_000
 FLOOD_MARK = "#flood"
-FLOOD_LINE = FLOOD_MARK.ljust(99, "-") + "\n"
+FLOOD_LINE = FLOOD_MARK.ljust(99, "-")
+"""Without its newline, which the child adds: circus strips the values of the environment."""
+
+FLOOD_END = "#end of it"
+"""The line after the flood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Run:
             "BENCH_STAMPS": str(self.folder / "stamps"),
             "BENCH_FLOOD_LOG": str(self.folder / FLOOD_LOG),
             "BENCH_FLOOD_LINE": FLOOD_LINE,
+            "BENCH_FLOOD_END": FLOOD_END,
             "BENCH_FLOOD_BYTES": str(FLOOD_BYTES),
             "BENCH_REDIS": redis_url,
         }

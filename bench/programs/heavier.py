@@ -44,11 +44,17 @@ def live(context: Plain) -> None:
 
 def flood(context: Plain) -> None:
     """Write lines to stdout as fast as it takes them, then stay."""
-    block = os.environb[b"BENCH_FLOOD_LINE"] * 1000
+    block = (os.environb[b"BENCH_FLOOD_LINE"] + b"\n") * 1000
     stamp("flooding")
     for _ in range(int(os.environ["BENCH_FLOOD_BYTES"]) // len(block)):
-        rest = memoryview(block)
-        while rest:
-            rest = rest[os.write(1, rest) :]
+        write(block)
+    write(os.environb[b"BENCH_FLOOD_END"] + b"\n")
     stamp("flooded")
     linger(context)
+
+
+def write(block: bytes) -> None:
+    """Write all of it to stdout."""
+    rest = memoryview(block)
+    while rest:
+        rest = rest[os.write(1, rest) :]
