@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from supervisor import kernel
 from tests.helpers.driver import Supervisor
+from tests.helpers.forked import Nursery
 from tests.helpers.lacks import pytest_runtest_makereport
 from tests.helpers.leaks import Traces, end_leaked_processes, leaks
 
@@ -42,6 +44,13 @@ def nothing_left_behind(adopted_orphans: None) -> Iterator[None]:
     found = leaks(before)
     end_leaked_processes(before)
     assert not found, "left behind: " + "; ".join(found)
+
+
+@pytest.fixture
+def nursery(tmp_path: Path) -> Iterator[Nursery]:
+    """Give a maker of children without a supervisor, all of which are ended with the test."""
+    with Nursery(tmp_path) as nursery:
+        yield nursery
 
 
 @pytest.fixture

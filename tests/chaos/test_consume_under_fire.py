@@ -9,27 +9,17 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from supervisor.config import Job
 from supervisor.secret import Secret
-from supervisor.slot import FALLEN, Fallen
 from tests.helpers.forked import Forked, Nursery, queue_job
 from workers import Context, Message, codec
 from workers.sources.sqlite_desk import SqliteDesk
 
 TOPICS = ("orders", "mails", "invoices")
 PROCESSES = 3
-
-
-@pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    with Nursery(tmp_path) as nursery:
-        yield nursery
 
 
 class Journal:
@@ -116,14 +106,9 @@ def consume_under_fire(
         if kills == most:
             continue
         process = random.randrange(PROCESSES)
-        victim = living[process]
-        victim.kill()
-        victim.until(victim.gone)
-        kills += 1
-        fallen = Fallen(victim.slot.owner, victim.page.suspects())
         sibling = living[(process + 1) % PROCESSES]
-        sibling.order(FALLEN + b" " + fallen.encode())
-        living[process] = nursery.fork(job, process, (fallen,))
+        living[process] = nursery.replace(living[process], sibling)
+        kills += 1
     for one in living.values():
         one.order(b"stop stop")
     assert [one.wait() for one in living.values()] == [0] * PROCESSES

@@ -6,13 +6,9 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from supervisor.secret import Secret
-from supervisor.slot import FALLEN, Fallen
 from tests.helpers.forked import Forked, Nursery, queue_job
 from workers import Context, Message, codec
 from workers.sources.sqlite_desk import SqliteDesk
@@ -20,12 +16,6 @@ from workers.sources.sqlite_desk import SqliteDesk
 KEYS = 2000
 PROCESSES = 3
 KILLS = 12
-
-
-@pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    with Nursery(tmp_path) as nursery:
-        yield nursery
 
 
 class Journal:
@@ -77,7 +67,8 @@ def test_keys_are_handled_once_whatever_dies(nursery: Nursery, tmp_path: Path) -
         done = _lines(journal)
         # Each kill finds work under way, for as long as there is any.
         living[0].until(lambda done=done: _lines(journal) >= done + 100 or _is_empty(path))
-        _replace(nursery, living, kill % PROCESSES)
+        process, sibling = kill % PROCESSES, living[(kill + 1) % PROCESSES]
+        living[process] = nursery.replace(living[process], sibling)
     _until_empty(living, path)
     handled = Counter(journal.read_text().split())
     assert sorted(map(int, handled)) == list(range(KEYS)), "lost"
@@ -92,15 +83,6 @@ def test_keys_are_handled_once_whatever_dies(nursery: Nursery, tmp_path: Path) -
     for one in living.values():
         one.order(b"stop stop")
     assert [one.wait() for one in living.values()] == [0] * PROCESSES
-
-
-def _replace(nursery: Nursery, living: dict[int, Forked], process: int) -> None:
-    victim, sibling = living[process], living[(process + 1) % PROCESSES]
-    victim.kill()
-    victim.until(victim.gone)
-    fallen = Fallen(victim.slot.owner, victim.page.suspects())
-    sibling.order(FALLEN + b" " + fallen.encode())
-    living[process] = nursery.fork(victim.slot.job, process, (fallen,))
 
 
 def _until_empty(living: dict[int, Forked], path: Path) -> None:

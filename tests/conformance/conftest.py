@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +13,7 @@ import pytest
 from supervisor.board import Page
 from supervisor.config import Job
 from supervisor.meters import Meters
+from tests.helpers import shop
 from workers import codec
 from workers.idempotency import OnceSource
 from workers.ratelimit import Meter, Rate, RatedSource
@@ -114,6 +115,22 @@ class GuardedSqliteBench(SqliteBench):
 
 def _never(*_: object) -> None:
     raise AssertionError("every message has an id")
+
+
+def empty(bench: Bench, *topics: str) -> Callable[[], bool]:
+    """Give the question whether every message of the topics (of "t") is done or dead."""
+
+    def look() -> bool:
+        depths = [bench.depth(topic) for topic in topics or ("t",)]
+        return not any(depth.depth or depth.delayed or depth.in_flight for depth in depths)
+
+    return look
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> shop.Journal:
+    """Give what the handlers of `shop` write."""
+    return shop.Journal(tmp_path / "journal")
 
 
 @pytest.fixture(params=[SqliteBench])

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from supervisor import kernel
 from tests.conformance.conftest import Bench
 from tests.helpers import shop
 from tests.helpers.forked import Forked, Nursery
-
-
-@pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    with Nursery(tmp_path) as nursery:
-        yield nursery
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> shop.Journal:
-    return shop.Journal(tmp_path / "journal")
 
 
 def handlers(one: Forked) -> int:
@@ -52,8 +38,7 @@ def test_threads_grow_with_the_backlog_and_shrink_in_calm(
     one.until(lambda: handlers(one) == 2)
     bench.publish("t", *range(1000, 1010))
     one.until(lambda: one.page.read().done == 70)
-    one.order(b"stop stop")
-    assert one.wait() == 0
+    assert one.stop() == 0
     assert set(journal.counts("end").values()) == {1}
     assert one.page.suspects() == ()
 

@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from supervisor.slot import Fallen
-from tests.conformance.conftest import Bench
+from tests.conformance.conftest import Bench, empty
 from tests.helpers import shop
 from tests.helpers.forked import Forked, Nursery
 
 
-@pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    with Nursery(tmp_path) as nursery:
-        yield nursery
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> shop.Journal:
-    return shop.Journal(tmp_path / "journal")
-
-
 def until_done(one: Forked, bench: Bench, *topics: str) -> None:
-    def over() -> bool:
-        depths = [bench.depth(topic) for topic in topics or ("t",)]
-        return not any(depth.depth or depth.delayed or depth.in_flight for depth in depths)
-
-    one.until(over)
-    one.order(b"stop stop")
-    assert one.wait() == 0
+    one.until(empty(bench, *topics))
+    assert one.stop() == 0
 
 
 def batches(journal: shop.Journal) -> list[list[str]]:

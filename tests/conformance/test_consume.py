@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from supervisor import kernel
 from supervisor.board import UNKNOWN
 from supervisor.slot import FALLEN, Fallen, Slot
-from tests.conformance.conftest import Bench
+from tests.conformance.conftest import Bench, empty
 from tests.helpers import shop
 from tests.helpers.eventually import eventually
 from tests.helpers.forked import Forked, Nursery
@@ -23,37 +22,13 @@ from workers.consumer import Consumer
 from workers.sources.source import Source
 
 
-@pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    with Nursery(tmp_path) as nursery:
-        yield nursery
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> shop.Journal:
-    return shop.Journal(tmp_path / "journal")
-
-
-def empty(bench: Bench, topic: str = "t") -> Callable[[], bool]:
-    def look() -> bool:
-        depth = bench.depth(topic)
-        return not (depth.depth or depth.delayed or depth.in_flight)
-
-    return look
-
-
-def stop(one: Forked) -> int:
-    one.order(b"stop stop")
-    return one.wait()
-
-
 def test_each_message_is_handled_once(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", *range(500))
     one = nursery.fork(shop.job(bench.url, journal.path))
     one.until(empty(bench))
-    assert stop(one) == 0
+    assert one.stop() == 0
     assert set(journal.counts("end").values()) == {1}
     assert len(journal.counts("end")) == one.page.read().done == 500
     assert one.page.read().in_flight == 0
@@ -65,7 +40,7 @@ def test_a_class_is_opened_before_ready_and_closed_at_the_end(
     bench.publish("t", 1)
     one = nursery.fork(shop.job(bench.url, journal.path, "Shop"))
     one.until(empty(bench))
-    assert stop(one) == 0
+    assert one.stop() == 0
     assert [line[0] for line in journal.lines()] == ["open", "begin", "end", "close"]
 
 
@@ -76,7 +51,7 @@ def test_failures_are_retried_and_then_dead(
     bench.publish("t", {"fail": 99})
     one = nursery.fork(shop.job(bench.url, journal.path))
     one.until(empty(bench))
-    assert stop(one) == 0
+    assert one.stop() == 0
     read = one.page.read()
     assert (read.done, read.failed, read.retried, read.dead) == (1, 6, 5, 1)
     [letter] = bench.letters("t")
@@ -93,7 +68,7 @@ def test_a_fork_that_comes_back_from_the_handler_is_no_second_consumer(
     bench.publish("t", {"fork": True}, *range(20))
     one = nursery.fork(shop.job(bench.url, journal.path, concurrency=2))
     one.until(empty(bench))
-    assert stop(one) == 0
+    assert one.stop() == 0
     assert set(journal.counts("end").values()) == {1}
     assert (one.page.read().done, one.page.read().failed) == (21, 0)
 
@@ -104,7 +79,7 @@ def test_an_error_that_cannot_be_shown_is_a_failure_like_any_other(
     bench.publish("t", {"speechless": True}, 1)
     one = nursery.fork(shop.job(bench.url, journal.path, retries=0))
     one.until(empty(bench))
-    assert stop(one) == 0
+    assert one.stop() == 0
     assert [letter.error for letter in bench.letters("t")] == ["Speechless"]
     assert set(journal.counts("end").values()) == {1}
 
@@ -116,7 +91,7 @@ def test_words_that_no_queue_can_write_down_are_escaped(
     bench.publish("t", {"unwritable": True})
     one = nursery.fork(shop.job(bench.url, journal.path, retries=0))
     one.until(empty(bench))
-    assert stop(one) == 0
+    assert one.stop() == 0
     errors = {letter.error: letter for letter in bench.letters("t")}
     assert "\\udcff" in errors.pop("ValueError: \\udcff").traceback
     assert [letter.id for letter in errors.values()] == ["\\ud800"]
@@ -128,7 +103,7 @@ def test_without_retries_and_dead_letters_a_failure_is_dropped(
     bench.publish("t", {"fail": 1})
     one = nursery.fork(shop.job(bench.url, journal.path, retries=0, dead_letter="off"))
     one.until(empty(bench))
-    assert stop(one) == 0
+    assert one.stop() == 0
     assert one.page.read().dead == 1
     assert bench.letters("t") == []
 
@@ -138,7 +113,7 @@ def test_skip_reject_and_retry(bench: Bench, nursery: Nursery, journal: shop.Jou
         bench.publish("t", {"raise": word})
     one = nursery.fork(shop.job(bench.url, journal.path))
     one.until(empty(bench))
-    assert stop(one) == 0
+    assert one.stop() == 0
     read = one.page.read()
     assert (read.skipped, read.dead, read.retried, read.done, read.failed) == (1, 1, 1, 1, 0)
     [letter] = bench.letters("t")
@@ -152,7 +127,7 @@ def test_without_a_handler_it_is_acknowledged_and_said_once(
     job = shop.job(bench.url, journal.path, topics=("t", "u"))
     one = nursery.fork(replace(job, handler=None, handlers={"t": job.handler or ""}))
     one.until(empty(bench, "u"))
-    assert stop(one) == 0
+    assert one.stop() == 0
     assert one.page.read().skipped == 3
     assert len([line for line in one.lines if b"no handler for topic u" in line]) == 1
 
@@ -185,7 +160,7 @@ def test_a_failure_during_the_stop_burns_no_retry(
     bench.publish("t", {"until_stop": True})
     one = nursery.fork(shop.job(bench.url, journal.path, retries=0))
     one.until(lambda: journal.counts("begin"))
-    assert stop(one) == 0
+    assert one.stop() == 0
     assert bench.depth("t").depth == 1
     assert one.page.read().failed == one.page.read().dead == 0
 
@@ -241,7 +216,7 @@ def test_a_message_that_kills_its_process_is_dead_the_third_time_it_ran_alone(
             shop.open_gate(journal.path)
             one = again(nursery, one)
     assert deaths == 4
-    assert stop(one) == 0
+    assert one.stop() == 0
     [letter] = bench.letters("t")
     assert "3 times while it ran alone" in letter.error
     assert letter.crashes == 3
@@ -262,7 +237,7 @@ def test_suspects_run_with_nothing_beside_them(
     shop.open_gate(journal.path)
     two = again(nursery, one)
     two.until(empty(bench))
-    assert stop(two) == 0
+    assert two.stop() == 0
     mine = [line for line in journal.lines() if line[2] == str(two.pid)][:20]
     assert [line[0] for line in mine] == ["begin", "end"] * 10
     assert all("gate" in line[1] for line in mine)
@@ -282,7 +257,7 @@ def test_a_living_sibling_takes_over_at_once(
     shop.open_gate(journal.path)
     two.order(FALLEN + b" " + Fallen(one.slot.owner, one.page.suspects()).encode())
     two.until(empty(bench), patience_s=one.slot.job.lease / 2)
-    assert stop(two) == 0
+    assert two.stop() == 0
     assert sum(journal.counts("begin").values()) == 2
 
 
@@ -334,7 +309,7 @@ def test_kill_at_every_step_loses_nothing(
     acknowledged = 52 - depth.depth - depth.delayed - depth.in_flight - depth.dead
     two = again(nursery, one)
     two.until(empty(bench))
-    assert stop(two) == 0
+    assert two.stop() == 0
     ends = journal.counts("end")
     assert len(ends) == 51
     assert [letter.failures for letter in bench.letters("t")] == [4]
@@ -362,7 +337,7 @@ def test_a_locked_queue_is_said_once_and_survived(
     one.until(empty(bench))
     bench.publish("t", 2)
     one.until(lambda: one.page.read().done == 2)
-    assert stop(one) == 0
+    assert one.stop() == 0
     assert len([line for line in one.lines if b"cannot be used, trying" in line]) == 1
     assert one.said("can be used again")
     assert set(journal.counts("end").values()) == {1}
@@ -402,7 +377,7 @@ def test_what_a_frozen_process_has_not_begun_is_left_to_others(
     one.kill(signal.SIGCONT)
     bench.publish("t", "last")
     one.until(empty(bench))
-    assert stop(two) == stop(one) == 0
+    assert two.stop() == one.stop() == 0
     ends = journal.counts("end")
     assert len(ends) == 15
     assert sum(ends.values()) - 15 <= 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,23 +14,12 @@ import pytest
 from supervisor.config import Job
 from supervisor.secret import Secret
 from supervisor.slot import FALLEN, Fallen
-from tests.conformance.conftest import Bench
+from tests.conformance.conftest import Bench, empty
 from tests.helpers import shop
-from tests.helpers.forked import Forked, Nursery
+from tests.helpers.forked import Nursery
 from workers import Context, Message, codec
 from workers.sources.sqlite_file import path_of
 from workers.sources.sqlite_keys import SqliteKeys
-
-
-@pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    with Nursery(tmp_path) as nursery:
-        yield nursery
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> shop.Journal:
-    return shop.Journal(tmp_path / "journal")
 
 
 @pytest.fixture(params=["beside", "queue"])
@@ -43,19 +31,6 @@ def store(request: pytest.FixtureRequest, bench: Bench, tmp_path: Path) -> str:
 def job(bench: Bench, journal: shop.Journal, store: str, **more: Any) -> Job:
     more = {"idempotency_key": "data.n"} | more
     return shop.job(bench.url, journal.path, idempotency=Secret((store,)), **more)
-
-
-def empty(bench: Bench) -> Callable[[], bool]:
-    def look() -> bool:
-        depth = bench.depth("t")
-        return not (depth.depth or depth.delayed or depth.in_flight)
-
-    return look
-
-
-def stop(one: Forked) -> int:
-    one.order(b"stop stop")
-    return one.wait()
 
 
 def calls(journal: shop.Journal, pid: int) -> list[str]:
@@ -84,7 +59,7 @@ def test_what_was_done_is_acknowledged_without_a_call(
     publish(bench, *({"n": n % 20} for n in range(60)))
     one = nursery.fork(job(bench, journal, store))
     one.until(empty(bench))
-    assert stop(one) == 0
+    assert one.stop() == 0
     read = one.page.read()
     assert (read.done, read.skipped, read.dead, read.failed) == (20, 40, 0, 0)
     assert len(calls(journal, one.pid)) == 20
@@ -92,7 +67,7 @@ def test_what_was_done_is_acknowledged_without_a_call(
     publish(bench, {"n": 3}, {"n": 20})
     two = nursery.fork(one.slot.job)
     two.until(empty(bench))
-    assert stop(two) == 0
+    assert two.stop() == 0
     assert (two.page.read().done, two.page.read().skipped) == (21, 41)
 
 
@@ -108,7 +83,7 @@ def test_a_failure_gives_its_key_up_and_the_retry_is_a_call(
     # What is dead was not done: the same key may come again. What needed no work is done.
     publish(bench, {"n": 2}, {"n": 4}, {"n": 5})
     one.until(lambda: empty(bench)() and one.page.read().done == 4)
-    assert stop(one) == 0
+    assert one.stop() == 0
     assert one.page.read().skipped == 2
 
 
@@ -124,7 +99,7 @@ def test_two_at_once_are_one_call(
     two.until(lambda: bench.depth("t").delayed == 2)
     shop.open_gate(journal.path)
     two.until(empty(bench))
-    assert (stop(one), stop(two)) == (0, 0)
+    assert (one.stop(), two.stop()) == (0, 0)
     assert journal.counts("begin").total() == 1
     assert one.page.read().skipped + two.page.read().skipped == 2
 
@@ -142,7 +117,7 @@ def test_a_dead_process_blocks_nobody(
     shop.open_gate(journal.path)
     two.order(FALLEN + b" " + Fallen(one.slot.owner, one.page.suspects()).encode())
     two.until(empty(bench))
-    assert stop(two) == 0
+    assert two.stop() == 0
     assert (two.page.read().done, two.page.read().skipped) == (1, 0)
 
 
@@ -157,7 +132,7 @@ def test_a_new_process_of_the_seat_takes_back_what_the_last_one_claimed(
     shop.open_gate(journal.path)
     two = nursery.fork(one.slot.job)
     two.until(empty(bench))
-    assert stop(two) == 0
+    assert two.stop() == 0
     assert (two.page.read().done, two.page.read().skipped) == (20, 0)
 
 
@@ -190,7 +165,7 @@ def test_a_kill_at_every_step_of_the_store_loses_nothing_and_blocks_nobody(
     done = remembered(store)
     two = nursery.fork(one.slot.job, 0, (Fallen(one.slot.owner, one.page.suspects()),))
     two.until(empty(bench))
-    assert stop(two) == 0
+    assert two.stop() == 0
     again = calls(journal, two.pid)
     assert sorted(map(int, {*calls(journal, one.pid), *again})) == list(range(31))
     assert len(again) == len(set(again)), "one living process: each key once"
@@ -216,7 +191,7 @@ def test_a_message_without_its_key_is_dead_and_says_so(
     publish(bench, data)
     one = nursery.fork(job(bench, journal, store, idempotency_key=rule))
     one.until(empty(bench))
-    assert stop(one) == 0
+    assert one.stop() == 0
     [letter] = bench.letters("t")
     assert letter.error == f"the message has no {name}, which is its idempotency_key"
     assert (one.page.read().dead, one.page.read().failed) == (1, 0)
@@ -229,11 +204,11 @@ def test_jobs_and_topics_do_not_share_their_keys(
     publish(bench, {"n": 1})
     one = nursery.fork(job(bench, journal, store))
     one.until(empty(bench))
-    assert stop(one) == 0
+    assert one.stop() == 0
     publish(bench, {"n": 1})
     two = nursery.fork(job(bench, journal, store, name="others"))
     two.until(empty(bench))
-    assert stop(two) == 0
+    assert two.stop() == 0
     assert journal.counts("end").total() == 2
 
 
@@ -248,7 +223,7 @@ def test_a_store_that_cannot_be_used_holds_nothing_up_for_ever(
     assert one.said(str(folder))
     folder.unlink()
     one.until(empty(bench))
-    assert stop(one) == 0
+    assert one.stop() == 0
     assert one.page.read().done == 5
 
 
@@ -259,7 +234,7 @@ def test_a_batch_holds_each_key_once(
     many = job(bench, journal, store, batch=10, rate_limit=1000.0)
     one = nursery.fork(replace(many, handler=f"{__name__}:Batches"))
     one.until(empty(bench))
-    assert stop(one) == 0
+    assert one.stop() == 0
     ended = [line[1] for line in journal.lines()]
     assert sorted(map(int, ended)) == list(range(15))
     assert (one.page.read().done, one.page.read().skipped) == (15, 45)

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from supervisor.slot import OVERDUE, Fallen
 from tests.conformance.conftest import Bench
 from tests.helpers import shop
 from tests.helpers.eventually import eventually
 from tests.helpers.forked import Nursery
-
-
-@pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    with Nursery(tmp_path) as nursery:
-        yield nursery
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> shop.Journal:
-    return shop.Journal(tmp_path / "journal")
 
 
 def test_the_rest_drains_and_the_process_leaves_with_a_failure(
@@ -65,8 +51,7 @@ def test_one_that_never_ends_is_buried_like_one_that_kills(
         one = nursery.fork(job, 0, (Fallen(one.slot.owner, one.page.suspects()),))
     eventually(lambda: len(bench.letters("t")) == 1)
     one.until(lambda: one.page.read().done == 5)
-    one.order(b"stop stop")
-    assert one.wait() == 0
+    assert one.stop() == 0
     assert bench.letters("t")[0].crashes == 3
     assert set(journal.counts("end").values()) == {1}
 
@@ -94,6 +79,5 @@ def test_calls_in_time_are_left_alone(
     bench.publish("t", *({"wait": 0.05, "n": n} for n in range(20)))
     one = nursery.fork(shop.job(bench.url, journal.path, handler_timeout=60.0))
     one.until(lambda: one.page.read().done == 20)
-    one.order(b"stop stop")
-    assert one.wait() == 0
+    assert one.stop() == 0
     assert OVERDUE not in one.lines

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from supervisor.slot import READY
 from tests.conformance.conftest import Bench
 from tests.helpers import shop
 from tests.helpers.forked import Nursery
-
-
-@pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    with Nursery(tmp_path) as nursery:
-        yield nursery
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> shop.Journal:
-    return shop.Journal(tmp_path / "journal")
 
 
 @pytest.mark.parametrize("down", ["unavailable", "refused"])
@@ -38,8 +24,7 @@ def test_an_outage_burns_no_retry_and_ends_by_itself(
     shop.open_gate(journal.path)
     one.until(lambda: one.page.read().done == 40)
     one.until(lambda: one.lines.count(READY) == 2)
-    one.order(b"stop stop")
-    assert one.wait() == 0
+    assert one.stop() == 0
     read = one.page.read()
     assert (read.done, read.failed, read.retried, read.dead) == (40, 0, 0, 0)
     assert set(journal.counts("end").values()) == {1}
@@ -58,8 +43,7 @@ def test_while_it_is_down_only_one_message_is_tried_at_a_time(
     bench.publish("t", *range(30))
     one.until(lambda: one.page.read().backlog == 30)
     assert journal.counts("begin").total() == 1
-    one.order(b"stop stop")
-    assert one.wait() == 0
+    assert one.stop() == 0
     depth = bench.depth("t")
     assert (depth.depth, depth.delayed, depth.in_flight) == (30, 1, 0)
 
@@ -71,8 +55,7 @@ def test_a_single_message_that_cannot_connect_is_an_ordinary_failure(
     one = nursery.fork(shop.job(bench.url, journal.path, retries=1))
     one.until(lambda: len(bench.letters("t")) == 1)
     one.until(lambda: one.page.read().done == 10)
-    one.order(b"stop stop")
-    assert one.wait() == 0
+    assert one.stop() == 0
     assert bench.letters("t")[0].failures == 2
     assert not any(line.startswith(b"unready") for line in one.lines)
 
@@ -81,8 +64,7 @@ def test_an_outage_meets_a_stop(bench: Bench, nursery: Nursery, journal: shop.Jo
     bench.publish("t", *({"needs": "refused", "until_overdue": True, "n": n} for n in range(3)))
     one = nursery.fork(shop.job(bench.url, journal.path, retries=0))
     one.until(lambda: journal.counts("begin").total() == 3)
-    one.order(b"stop stop")
-    assert one.wait() == 0
+    assert one.stop() == 0
     assert bench.depth("t").depth == 3
     assert bench.letters("t") == []
 
@@ -95,7 +77,6 @@ def test_a_batch_that_cannot_connect_opens_it_too(
     one.until(lambda: any(line.startswith(b"unready ") for line in one.lines))
     shop.open_gate(journal.path)
     one.until(lambda: one.page.read().done == 20)
-    one.order(b"stop stop")
-    assert one.wait() == 0
+    assert one.stop() == 0
     assert (one.page.read().failed, one.page.read().dead) == (0, 0)
     assert set(journal.counts("end").values()) == {1}

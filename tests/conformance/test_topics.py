@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
 
 from supervisor.values import Topic
 from tests.conformance.conftest import Bench
 from tests.helpers import shop
 from tests.helpers.forked import Nursery
-
-
-@pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    with Nursery(tmp_path) as nursery:
-        yield nursery
 
 
 def handled(
@@ -32,8 +23,7 @@ def handled(
     )
     one = nursery.fork(job)
     one.until(lambda: one.page.read().done == 600)
-    one.order(b"stop stop")
-    assert one.wait() == 0
+    assert one.stop() == 0
     return "".join(line[1][0] for line in journal.lines() if line[0] == "begin")
 
 

@@ -74,6 +74,11 @@ class Forked:
         """Send a signal to exactly this process."""
         signal.pidfd_send_signal(self.pidfd, number)
 
+    def stop(self) -> int:
+        """Ask it to stop and wait for its end; give the exit code."""
+        self.order(b"stop stop")
+        return self.wait()
+
     def until(self, fact: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
         """Read reports until something has become true; fails after `patience_s`."""
         deadline = time.monotonic() + patience_s
@@ -202,6 +207,14 @@ class Nursery:
         one = Forked(pid, os.pidfd_open(pid), control_w, report_r, page, seat)
         self.all.append(one)
         return one
+
+    def replace(self, victim: Forked, heir: Forked) -> Forked:
+        """Kill a process with -9 and do what its master would: tell a sibling, start the next."""
+        victim.kill()
+        victim.until(victim.gone)
+        fallen = Fallen(victim.slot.owner, victim.page.suspects())
+        heir.order(slot.FALLEN + b" " + fallen.encode())
+        return self.fork(victim.slot.job, victim.slot.process, (fallen,))
 
     def _be_born(self, seat: Slot, main: Callable[[Slot], int] | None) -> None:
         code = 70

@@ -11,9 +11,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -22,12 +20,6 @@ from supervisor.errors import configuration_fault
 from tests.helpers.eventually import PATIENCE_S
 from tests.helpers.forked import Nursery
 from workers import Context, Worker
-
-
-@pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
-    with Nursery(tmp_path) as nursery:
-        yield nursery
 
 
 def worker(target: object, **more: object) -> Job:
