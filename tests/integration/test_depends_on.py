@@ -90,9 +90,11 @@ def test_a_chain_with_all_three_conditions_starts_and_stops_in_order(supervise: 
     assert supervisor.process("app:0")["state"] == "STARTING", "started is enough for web"
     ledger.open("app")
     supervisor.wait_ready()
-    order = ("up db:0", "sit migrate:0", "done migrate:0", "sit app:0", "sit web:0")
-    assert places(ledger, *order[:4]) == sorted(places(ledger, *order[:4]))
-    assert places(ledger, *order[3:]) == sorted(places(ledger, *order[3:]))
+    order = ("up db:0", "sit migrate:0", "done migrate:0", "sit app:0")
+    assert places(ledger, *order) == sorted(places(ledger, *order))
+    # By the master's own account: the first lines of two processes come in any order.
+    started = [event["name"] for event in supervisor.call("events") if event["to"] == "STARTING"]
+    assert started.index("web:0") > max(started.index("app:0"), started.index("app:1"))
 
     supervisor.send(signal.SIGTERM)
     ledger.wait("draining", "app:0")
