@@ -1,11 +1,13 @@
-"""A queue file on the first start of several processes, which all find it missing."""
+"""A queue file that others make, write and move away with tools of their own."""
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from pathlib import Path
 
 from tests.helpers.eventually import PATIENCE_S
+from workers.sources.sqlite import SqliteSource
 from workers.sources.sqlite_file import QueueFile
 
 
@@ -32,3 +34,16 @@ def test_openers_of_a_fresh_file_do_not_take_each_other_for_strangers(tmp_path: 
         for thread in threads:
             thread.join()
     assert failures == []
+
+
+def test_a_body_that_is_no_text_of_any_kind_stops_nobody(tmp_path: Path) -> None:
+    """PHP's and C's drivers bind what they are given as text, unlooked at."""
+    source = SqliteSource(tmp_path / "q.db", "i/a:0/1", lease_s=60, io_timeout=PATIENCE_S)
+    source.open()
+    database = sqlite3.connect(tmp_path / "q.db", isolation_level=None)
+    database.execute("INSERT INTO messages (topic, body) VALUES ('t', CAST(x'ffe4' AS TEXT))")
+    database.execute("INSERT INTO messages (topic, body) VALUES ('t', 'text'), ('t', 7)")
+    database.close()
+    found = source.fetch([("t", 10)], 10)
+    source.close()
+    assert [one.body for one in found] == [b"\xff\xe4", b"text", b"7"]

@@ -32,8 +32,9 @@ _CLAIM: Final = """
         SELECT number FROM messages WHERE owner IS NULL AND topic = ? AND due <= ?
         ORDER BY due, number LIMIT ?
     )
-    RETURNING due, number, topic, body, attempts, failures, crashes, suspect
+    RETURNING due, number, topic, CAST(body AS BLOB), attempts, failures, crashes, suspect
 """
+"""As a BLOB: those who insert with their own tools may well have written text, and any bytes."""
 
 _RETURN: Final = """
     UPDATE messages
@@ -266,9 +267,7 @@ class SqliteSource:
 
 def _delivery_of(row: tuple[Any, ...]) -> Delivery:
     _, number, topic, body, attempts, failures, crashes, suspect = row
-    # Those who insert with their own tools may well have written text, not bytes.
-    raw = body if isinstance(body, bytes) else str(body).encode()
-    return Delivery(number, topic, raw, attempts, failures, crashes, bool(suspect))
+    return Delivery(number, topic, body, attempts, failures, crashes, bool(suspect))
 
 
 def _letter_of(burial: Burial, now: int) -> tuple[object, ...]:
