@@ -6,8 +6,9 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from tests.helpers.eventually import PATIENCE_S
+from tests.helpers.eventually import PATIENCE_S, eventually
 from workers.sources.sqlite import SqliteSource
+from workers.sources.sqlite_desk import SqliteDesk
 from workers.sources.sqlite_file import QueueFile
 
 
@@ -47,3 +48,29 @@ def test_a_body_that_is_no_text_of_any_kind_stops_nobody(tmp_path: Path) -> None
     found = source.fetch([("t", 10)], 10)
     source.close()
     assert [one.body for one in found] == [b"\xff\xe4", b"text", b"7"]
+
+
+def test_what_was_taken_from_a_file_that_was_moved_is_settled_before_the_new_one_is_used(
+    tmp_path: Path,
+) -> None:
+    """The new file numbers its messages from 1 too: an acknowledgement would hit another one."""
+    path = tmp_path / "q.db"
+    publish(path, b"old")
+    source = SqliteSource(path, "i/a:0/1", lease_s=600, io_timeout=PATIENCE_S)
+    source.open()
+    old = source.fetch([("t", 10)], 10)
+    for name in ("q.db", "q.db-wal", "q.db-shm"):
+        (tmp_path / name).rename(tmp_path / f"moved-{name}")
+    publish(path, b"new")
+    eventually(lambda: source.fetch([("t", 10)], 10) or source._is_gone)
+    assert source.fetch([("t", 10)], 10) == []
+    source.ack(old)
+    new = eventually(lambda: source.fetch([("t", 10)], 10))
+    source.close()
+    assert [one.body for one in new] == [b"new"]
+
+
+def publish(path: Path, *bodies: bytes) -> None:
+    desk = SqliteDesk(path, io_timeout=PATIENCE_S, create=True)
+    desk.publish("t", bodies, 0.0)
+    desk.close()

@@ -62,6 +62,7 @@ class SqliteSource:
         self._next_sweep = 0.0
         self._clock = Clock(self._file)
         self._silence_s = 0.0
+        self._is_gone = False
 
     def open(self) -> None:
         """Open the file, and make it where it is missing."""
@@ -77,7 +78,7 @@ class SqliteSource:
         """Claim what is due; costs 6 us when nothing has changed since the last empty look."""
         now = _now_ms()
         self._sweep(now)
-        if self._is_unchanged(now):
+        if self._is_gone or self._is_unchanged(now):
             return []
         found = self._claim(shares, limit, now)
         if found:
@@ -225,9 +226,12 @@ class SqliteSource:
         if time.monotonic() < self._next_sweep:
             return
         self._next_sweep = time.monotonic() + _SWEEP_S
-        if self._file.is_gone():
-            # Somebody moved or removed it: those who publish now write into a new one.
+        # Somebody moved or removed it: those who publish now write into a new one. But a number
+        # means another message there: first all is settled that was taken from this one.
+        self._is_gone = self._file.is_gone()
+        if self._is_gone and not self._holds_any():
             self.open()
+            self._is_gone = False
         if self._clock.check():
             self._look_again()
         expired = self._file.read(
@@ -242,6 +246,10 @@ class SqliteSource:
                 " WHERE owner IS NOT NULL AND until < ?",
                 (now,),
             )
+
+    def _holds_any(self) -> bool:
+        mine = self._file.read("SELECT 1 FROM messages WHERE owner = :me LIMIT 1", me=self._owner)
+        return bool(mine)
 
     def _row_of(self, back: Return, now: int) -> tuple[object, ...]:
         delivery = back.delivery
