@@ -213,6 +213,19 @@ class Supervisor:
         assert done.returncode == 0, f"exit {done.returncode}: {done.stderr}"
         return json.loads(done.stdout)
 
+    def publish(self, topic: str, count: int) -> list[str]:
+        """Publish so many messages, 0 and on; give their ids."""
+        lines = "".join(f"{number}\n" for number in range(count))
+        ids = self.cli("publish", topic, stdin=lines).stdout.split()
+        assert len(set(ids)) == count, "publish gives the id of each message"
+        return ids
+
+    def left(self) -> tuple[int, int]:
+        """Give how many messages of all queues are not done, and how many are dead."""
+        rows = self.json("queue", "list")
+        waiting = sum(row["depth"] + row["delayed"] + row["in_flight"] for row in rows)
+        return waiting, sum(row["dead"] for row in rows)
+
     def call(self, verb: str, **arguments: Any) -> Any:
         """Ask the control socket, which is faster than a command. Raises: OSError."""
         with socket.socket(socket.AF_UNIX) as connection:
@@ -236,6 +249,10 @@ class Supervisor:
         """Give `status --json`, by the socket."""
         found: Line = self.call("status", names=[])
         return found
+
+    def pids(self) -> dict[str, Any]:
+        """Give the pid of each process by its name; None where there is none now."""
+        return {row["name"]: row["pid"] for row in self.status()["processes"]}
 
     def process(self, name: str) -> Line:
         """Give the status of one process like `orders:0`."""

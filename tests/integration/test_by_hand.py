@@ -59,10 +59,6 @@ QUEUE = section(
 )
 
 
-def pids(supervisor: Supervisor) -> dict[str, int | None]:
-    return {row["name"]: row["pid"] for row in supervisor.status()["processes"]}
-
-
 def job(supervisor: Supervisor, name: str) -> Any:
     return next(row for row in supervisor.status()["jobs"] if row["name"] == name)
 
@@ -76,17 +72,17 @@ def title(pid: int | None) -> str:
 
 def test_more_and_fewer_processes_and_the_others_are_not_touched(supervise: Supervise) -> None:
     supervisor = supervise(section("web", processes=2, **KEYS) + section("mail", **KEYS), MODULES)
-    before = pids(supervisor)
+    before = supervisor.pids()
     done = supervisor.cli("scale", "web=4")
     assert (done.returncode, done.stdout) == (0, "web: 4 (file: 2)\n"), done.stderr
-    more = pids(supervisor)
+    more = supervisor.pids()
     assert list(more) == ["web:0", "web:1", "web:2", "web:3", "mail:0"], "in the order of the file"
     assert {name: more[name] for name in before} == before
     assert (job(supervisor, "web")["processes"], job(supervisor, "web")["file"]) == (4, 2)
     assert "by hand: web: 4 (file: 2)" in supervisor.cli("status").stdout
     done = supervisor.cli("scale", "web=1", "mail=2")
     assert (done.returncode, done.stdout) == (0, "web: 1 (file: 2)\nmail: 2 (file: 1)\n")
-    fewer = pids(supervisor)
+    fewer = supervisor.pids()
     assert list(fewer) == ["web:0", "mail:0", "mail:1"]
     assert (fewer["web:0"], fewer["mail:0"]) == (before["web:0"], before["mail:0"])
     assert supervisor.cli("scale", "web=2", "mail=1").stdout == "web: 2\nmail: 1\n"
@@ -96,7 +92,7 @@ def test_more_and_fewer_processes_and_the_others_are_not_touched(supervise: Supe
 def test_who_has_to_go_drains_first(supervise: Supervise) -> None:
     supervisor = supervise(section("web", processes=3, **KEYS), MODULES)
     supervisor.write("slow", "")
-    before = pids(supervisor)
+    before = supervisor.pids()
     ledger = Ledger(supervisor)
     supervisor.start_call("scale", jobs={"web": 1})
     assert sorted(ledger.wait("asked", count=2)) == sorted(
@@ -105,7 +101,7 @@ def test_who_has_to_go_drains_first(supervise: Supervise) -> None:
     assert supervisor.process("web:2")["state"] == "STOPPING"
     assert supervisor.status()["master"]["ready"], "they are not missed"
     ledger.open("quick")
-    eventually(lambda: list(pids(supervisor)) == ["web:0"])
+    eventually(lambda: list(supervisor.pids()) == ["web:0"])
     assert supervisor.cli("logs", "web:2").returncode == 4, "its last lines are gone with it"
     assert not (supervisor.state_dir / "slots" / "web:2").exists()
 
@@ -113,7 +109,7 @@ def test_who_has_to_go_drains_first(supervise: Supervise) -> None:
 def test_one_that_is_called_back_while_it_leaves_comes_back(supervise: Supervise) -> None:
     supervisor = supervise(section("web", processes=2, **KEYS), MODULES)
     supervisor.write("slow", "")
-    before = pids(supervisor)
+    before = supervisor.pids()
     ledger = Ledger(supervisor)
     supervisor.start_call("scale", jobs={"web": 1})
     ledger.wait("asked", "web:1")
@@ -123,7 +119,7 @@ def test_one_that_is_called_back_while_it_leaves_comes_back(supervise: Supervise
     eventually(lambda: job(supervisor, "web")["processes"] == 2)
     ledger.open("quick")
     supervisor.wait_process("web:1", lambda row: row["ready"] and row["pid"] != before["web:1"])
-    assert pids(supervisor)["web:0"] == before["web:0"]
+    assert supervisor.pids()["web:0"] == before["web:0"]
     assert ledger.no_twins()
 
 
@@ -163,12 +159,12 @@ def test_a_scale_that_makes_no_sense_changes_nothing(
     supervise: Supervise, wishes: tuple[str, ...], code: int, complaint: str
 ) -> None:
     supervisor = supervise(section("web", **KEYS) + section("mail", **KEYS), MODULES)
-    before = pids(supervisor)
+    before = supervisor.pids()
     done = supervisor.cli("scale", *wishes)
     assert done.returncode == code, done.stderr
     assert complaint in done.stderr
     assert done.stderr.count("\n") == 1
-    assert pids(supervisor) == before
+    assert supervisor.pids() == before
 
 
 # --- quiet -------------------------------------------------------------------------------------
@@ -200,7 +196,7 @@ def test_a_quiet_consumer_finishes_what_it_has_and_takes_nothing_new(supervise: 
     assert "quiet" in supervisor.cli("status").stdout
     assert supervisor.cli("resume", "orders").stdout == "orders:0 resumed\n"
     ledger.wait("end", "second")
-    assert pids(supervisor)["orders:0"] == pid
+    assert supervisor.pids()["orders:0"] == pid
 
 
 def test_tstp_quiets_all_and_what_is_born_then_is_quiet_too(supervise: Supervise) -> None:
@@ -214,7 +210,7 @@ def test_tstp_quiets_all_and_what_is_born_then_is_quiet_too(supervise: Supervise
     ledger.wait("run")
     supervisor.send(signal.SIGTSTP)
     for name in ("orders:0", "tick:0", "web:0"):
-        eventually(lambda name=name: "quiet" in title(pids(supervisor)[name]))
+        eventually(lambda name=name: "quiet" in title(supervisor.pids()[name]))
     eventually(lambda: title(supervisor.pid).endswith("(quiet)"))
     runs = len(ledger.pids("run"))
     publish(supervisor, "one")
@@ -222,8 +218,8 @@ def test_tstp_quiets_all_and_what_is_born_then_is_quiet_too(supervise: Supervise
     supervisor.call("scale", jobs={"orders": 2})
     rows = supervisor.status()["processes"]
     assert [row["quiet"] for row in rows] == [True] * 4
-    eventually(lambda: "quiet" in title(pids(supervisor)["orders:0"]))
-    eventually(lambda: "quiet" in title(pids(supervisor)["orders:1"]))
+    eventually(lambda: "quiet" in title(supervisor.pids()["orders:0"]))
+    eventually(lambda: "quiet" in title(supervisor.pids()["orders:1"]))
     assert ledger.pids("begin") == []
     assert len(ledger.pids("run")) <= runs + 1, "one that had just begun"
     supervisor.call("resume", names=[])

@@ -61,10 +61,6 @@ def shop(supervise: Supervise) -> Supervisor:
     return shop
 
 
-def pids(shop: Supervisor) -> dict[str, int]:
-    return {row["name"]: row["pid"] for row in shop.status()["processes"]}
-
-
 def test_status_has_the_shape_of_the_contract(shop: Supervisor) -> None:
     found = shop.json("status")
     assert found["master"].keys() >= set(MASTER.split())
@@ -104,14 +100,14 @@ def test_check_is_one_line_and_an_exit_code(shop: Supervisor) -> None:
 
 
 def test_restart_takes_one_process_after_the_other(shop: Supervisor) -> None:
-    before = pids(shop)
+    before = shop.pids()
     done = shop.cli("restart", "naps")
     assert done.returncode == 0, done.stderr
     assert [line.partition(",")[0] for line in done.stdout.splitlines()] == [
         "naps:0 restarted: RUNNING",
         "naps:1 restarted: RUNNING",
     ]
-    after = pids(shop)
+    after = shop.pids()
     assert before["naps:0"] != after["naps:0"]
     assert before["naps:1"] != after["naps:1"]
     ready, stopping = (

@@ -113,7 +113,7 @@ def test_status_pid_and_version(shop: Supervisor) -> None:
 
 def test_stop_start_and_restart_of_one_and_of_a_group(shop: Supervisor) -> None:
     """`stop x`, `start x`, `restart x`, and the same of `frontend:*`."""
-    before = pids(shop)
+    before = shop.pids()
 
     for words in (("reports",), ("frontend.*",)):
         assert shop.cli("stop", *words).returncode == 0
@@ -122,24 +122,20 @@ def test_stop_start_and_restart_of_one_and_of_a_group(shop: Supervisor) -> None:
         assert shop.cli("start", *words).returncode == 0
         for row in shop.json("status", *words)["processes"]:
             shop.wait_state(row["name"], "RUNNING")
-    between = pids(shop)
+    between = shop.pids()
     assert shop.cli("restart", "celery_default", "frontend.web_*").returncode == 0
 
-    after = pids(shop)
+    after = shop.pids()
     again = {"reports:0", *(name for name in before if name.startswith("frontend."))}
     assert {name for name in before if between[name] != before[name]} == again
     restarted = {"celery_default:0", "celery_default:1", *(f"{name}:0" for name in WEB)}
     assert {name for name in after if after[name] != between[name]} == restarted
 
 
-def pids(shop: Supervisor) -> dict[str, int]:
-    return {row["name"]: row["pid"] for row in shop.status()["processes"]}
-
-
 def test_stop_all_and_start_all(shop: Supervisor) -> None:
     """`stop all`, `start all`."""
     assert shop.cli("stop", "*").returncode == 0
-    assert set(pids(shop).values()) == {None}
+    assert set(shop.pids().values()) == {None}
     assert shop.cli("start", "*").returncode == 0
     for name in RUNNING:
         shop.wait_state(name, "RUNNING")
@@ -155,10 +151,10 @@ def test_what_did_not_start_by_itself_is_started_by_hand(shop: Supervisor) -> No
 def test_signal(shop: Supervisor) -> None:
     """`signal HUP x`."""
     eventually(lambda: "reports --out" in shop.cli("logs", "reports").stdout)
-    before = pids(shop)
+    before = shop.pids()
     assert shop.cli("signal", "reports", "HUP").returncode == 0
     eventually(lambda: "got HUP" in shop.cli("logs", "reports").stdout)
-    assert pids(shop) == before
+    assert shop.pids() == before
 
 
 def test_tail_and_maintail(shop: Supervisor) -> None:
@@ -179,14 +175,14 @@ def test_tail_and_maintail(shop: Supervisor) -> None:
         finally:
             following.terminate()
 
-    os.kill(pids(shop)["search_index:0"], signal.SIGKILL)
+    os.kill(shop.pids()["search_index:0"], signal.SIGKILL)
     eventually(lambda: "search_index" in shop.cli("logs", "master").stdout)
     eventually(lambda: "search_index" in shop.read("log/supervisord.log"))
 
 
 def shop_signals(shop: Supervisor, name: str) -> subprocess.Popen[bytes]:
     """Send HUP to a job again and again, until the end of the block."""
-    loop = f"while :; do kill -HUP {pids(shop)[f'{name}:0']}; sleep 0.2; done"
+    loop = f"while :; do kill -HUP {shop.pids()[f'{name}:0']}; sleep 0.2; done"
     return _Ended(["sh", "-c", loop])
 
 
@@ -210,14 +206,14 @@ def test_clear(shop: Supervisor) -> None:
 
 def test_reread_and_update(shop: Supervisor) -> None:
     """`reread`, `avail`, `update`, `add`, `remove`."""
-    before = pids(shop)
+    before = shop.pids()
     text = shop.read("test.ini")
     begin, end = text.index("[daemon:reports]"), text.index("[daemon:search_index]")
     fresh = text[:begin] + text[end:].replace("search-index\n", "search-index --all\n", 1)
     shop.write("test.ini", fresh + "\n[daemon:fresh]\ntype = program\ncommand = sleep 1000\n")
 
     planned = shop.json("reload", "--dry-run")
-    assert pids(shop) == before
+    assert shop.pids() == before
     changes = {row["name"]: row["change"] for row in planned["jobs"]}
     assert {name: change for name, change in changes.items() if change != "unchanged"} == {
         "reports": "removed",
@@ -225,7 +221,7 @@ def test_reread_and_update(shop: Supervisor) -> None:
         "fresh": "added",
     }
     assert shop.json("reload")["applied"]
-    after = pids(shop)
+    after = shop.pids()
     assert before.keys() - after.keys() == {"reports:0"}
     assert after.keys() - before.keys() == {"fresh:0"}
     kept = before.keys() - {"reports:0", "search_index:0"}
@@ -234,9 +230,9 @@ def test_reread_and_update(shop: Supervisor) -> None:
 
 def test_reload_and_shutdown(shop: Supervisor) -> None:
     """`reload` restarts everything, `shutdown` ends it, and nothing of it is left."""
-    before = pids(shop)
+    before = shop.pids()
     assert shop.cli("restart", timeout_s=120).returncode == 0
-    assert not set(before.values()) & set(pids(shop).values())
+    assert not set(before.values()) & set(shop.pids().values())
 
     assert shop.cli("stop", timeout_s=120).returncode == 0
     assert shop.wait_exit() == 0

@@ -388,7 +388,7 @@ def test_a_secret_is_in_no_other_process(supervise: Supervise) -> None:
     supervisor.start()
     supervisor.wait_line("got 96 characters")
     program(supervisor, "shell:0")
-    pids = {row["name"]: row["pid"] for row in supervisor.status()["processes"]}
+    pids = supervisor.pids()
     pids["master"] = supervisor.pid
     for secret in hidden:
         knows = {name for name, pid in pids.items() if in_memory(pid, secret.encode())}

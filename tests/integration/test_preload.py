@@ -180,7 +180,7 @@ def test_children_share_what_was_preloaded_and_nothing_that_is_open(supervise: S
         + section("program", command="sleep 1000"),
         MODULES,
     )
-    rows = {row["name"]: row["pid"] for row in supervisor.status()["processes"]}
+    rows = supervisor.pids()
     # A program is RUNNING from the fork on, and lets go of everything a moment later.
     eventually(lambda: kernel.title_of(rows["program:0"]) == "sleep 1000")
     masters = set(descriptors(supervisor.pid))

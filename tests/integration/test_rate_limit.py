@@ -3,7 +3,6 @@ brake on a stop."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -11,7 +10,6 @@ import time
 import pytest
 
 from tests.conftest import Supervise
-from tests.helpers.driver import Supervisor
 from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.sections import section
 
@@ -29,11 +27,6 @@ def jobs(**more: str) -> str:
     return section("calls", **keys, **more)
 
 
-def publish(supervisor: Supervisor, count: int) -> None:
-    lines = "\n".join(json.dumps(number) for number in range(count))
-    assert supervisor.cli("publish", "t", stdin=lines).returncode == 0
-
-
 def calls(ledger: Ledger) -> list[tuple[float, int]]:
     return sorted((float(words[2]), int(words[3])) for words in ledger.lines())
 
@@ -46,7 +39,7 @@ def test_all_processes_together_keep_to_the_rate(supervise: Supervise, batch_of_
     )
     ledger = Ledger(supervisor)
     before = time.monotonic()
-    publish(supervisor, 150)
+    supervisor.publish("t", 150)
     for kill in range(batch_of_kills):
         ledger.wait("call", count=20 * (kill + 1))
         pid = supervisor.process(f"calls:{kill}")["pid"]
@@ -65,7 +58,7 @@ def test_a_stop_waits_for_no_rate(supervise: Supervise) -> None:
         jobs(rate_limit="1/h", processes="2"), {"shop": HANDLERS, "ledger": SOURCE}
     )
     ledger = Ledger(supervisor)
-    publish(supervisor, 5)
+    supervisor.publish("t", 5)
     ledger.wait("call")
     begun = time.monotonic()
     assert supervisor.stop() == 0

@@ -60,10 +60,6 @@ WEB = section("web", processes=2, **KEYS)
 MAIL = section("mail", **KEYS)
 
 
-def pids(supervisor: Supervisor) -> dict[str, int | None]:
-    return {row["name"]: row["pid"] for row in supervisor.status()["processes"]}
-
-
 def steps(report: Any) -> dict[str, tuple[str, list[str]]]:
     return {step["name"]: (step["change"], step["fields"]) for step in report["jobs"]}
 
@@ -75,7 +71,7 @@ def generation(supervisor: Supervisor) -> int:
 
 def test_each_job_gets_what_its_change_needs(supervise: Supervise) -> None:
     supervisor = supervise(WEB + MAIL + section("old", **KEYS) + section("same", **KEYS), MODULES)
-    before = pids(supervisor)
+    before = supervisor.pids()
     jobs = (
         section("web", processes=3, stop_timeout="7s", **KEYS)
         + section("mail", option_colour="red", max_failures=3, **KEYS)
@@ -92,10 +88,10 @@ def test_each_job_gets_what_its_change_needs(supervise: Supervise) -> None:
     }
     dry = supervisor.json("reload", "--dry-run")
     assert (dry["applied"], steps(dry)) == (False, wanted)
-    assert (pids(supervisor), generation(supervisor)) == (before, 1), "nothing was done"
+    assert (supervisor.pids(), generation(supervisor)) == (before, 1), "nothing was done"
     done = supervisor.json("reload")
     assert (done["applied"], done["errors"], steps(done)) == (True, [], wanted)
-    after = pids(supervisor)
+    after = supervisor.pids()
     assert list(after) == ["web:0", "web:1", "web:2", "mail:0", "same:0", "new:0", "new:1"]
     kept = [name for name in before if after.get(name) == before[name]]
     assert kept == ["web:0", "web:1", "same:0"]
@@ -108,10 +104,10 @@ def test_each_job_gets_what_its_change_needs(supervise: Supervise) -> None:
 def test_a_live_change_takes_effect_at_once(supervise: Supervise) -> None:
     jobs = {"target": "work:Work", "backoff": "60s", "backoff_max": "60s"}
     supervisor = supervise(section("web", **jobs), MODULES)
-    pid = pids(supervisor)["web:0"]
+    pid = supervisor.pids()["web:0"]
     supervisor.configure(section("web", **(jobs | {"backoff": "0", "restart": "never"})))
     supervisor.call("reload")
-    assert pids(supervisor)["web:0"] == pid
+    assert supervisor.pids()["web:0"] == pid
     supervisor.call("signal", names=["web"], signal="KILL")
     assert supervisor.wait_state("web:0", "FATAL")["why"].endswith("restart = never")
 
@@ -130,7 +126,7 @@ def test_an_invalid_file_changes_nothing_and_says_why(
     supervise: Supervise, jobs: str, complaint: str
 ) -> None:
     supervisor = supervise(WEB + MAIL, MODULES)
-    before = pids(supervisor)
+    before = supervisor.pids()
     supervisor.configure(jobs)
     done = supervisor.cli("reload")
     assert done.returncode == 78
@@ -139,7 +135,7 @@ def test_an_invalid_file_changes_nothing_and_says_why(
     answer = json.loads(supervisor.cli("reload", "--json").stdout)
     assert (answer["applied"], answer["jobs"]) == (False, [])
     assert set(answer["errors"][0]) == {"file", "line", "section", "key", "message"}
-    assert (pids(supervisor), generation(supervisor)) == (before, 1)
+    assert (supervisor.pids(), generation(supervisor)) == (before, 1)
     supervisor.configure(WEB + MAIL)
     assert supervisor.cli("reload").returncode == 0
 
@@ -159,7 +155,7 @@ def test_what_is_the_supervisors_own_waits_for_its_restart(supervise: Supervise)
 
 def test_a_form_that_does_not_get_ready_is_taken_back(supervise: Supervise) -> None:
     supervisor = supervise(section("web", processes=3, option_colour="red", **KEYS) + MAIL, MODULES)
-    before = pids(supervisor)
+    before = supervisor.pids()
     supervisor.configure(
         section("web", processes=4, option_colour="black", max_failures=3, **KEYS)
         + section("mail", option_colour="blue", **KEYS)
@@ -167,7 +163,7 @@ def test_a_form_that_does_not_get_ready_is_taken_back(supervise: Supervise) -> N
     done = supervisor.cli("reload")
     assert done.returncode == 1
     assert "web: web:0 is BACKOFF: exit 1 (1 of 3); back on its old settings" in done.stderr
-    after = pids(supervisor)
+    after = supervisor.pids()
     assert list(after) == ["web:0", "web:1", "web:2", "mail:0"]
     assert (after["web:1"], after["web:2"]) == (before["web:1"], before["web:2"])
     row = supervisor.process("web:0")
@@ -187,7 +183,7 @@ def test_one_that_fails_later_takes_all_of_its_job_back(supervise: Supervise) ->
     assert "web:2 is BACKOFF" in done.stderr
     supervisor.wait_ready()
     ledger = Ledger(supervisor)
-    for name, pid in pids(supervisor).items():
+    for name, pid in supervisor.pids().items():
         assert ledger.pids("colour", name, "red")[-1] == pid
     assert ledger.no_twins()
 
@@ -216,13 +212,13 @@ def test_the_master_goes_on_while_handlers_are_imported(supervise: Supervise) ->
     supervisor.send(signal.SIGHUP)
     supervisor.wait_line("a reload is under way; another one follows it")
     # A crash meanwhile is seen and answered.
-    pid = pids(supervisor)["web:0"]
+    pid = supervisor.pids()["web:0"]
     supervisor.call("signal", names=["web"], signal="KILL")
     supervisor.wait_process("web:0", lambda row: row["ready"] and row["pid"] != pid)
     ledger.open("imported")
     supervisor.wait_line("reloaded, generation 3")
     assert supervisor.process("slow:0")["ready"]
-    eventually(lambda: set(kernel.children(supervisor.pid)) == set(pids(supervisor).values()))
+    eventually(lambda: set(kernel.children(supervisor.pid)) == set(supervisor.pids().values()))
 
 
 def test_systemd_is_told_of_a_reload_from_its_beginning_to_its_end(
@@ -262,7 +258,7 @@ def test_a_log_level_reaches_who_runs_already(supervise: Supervise) -> None:
     supervisor = supervise(jobs, modules)
     supervisor.configure(jobs, log_level="debug")
     supervisor.call("reload")
-    assert supervisor.wait_line("a detail")["pid"] == pids(supervisor)["chatty:0"]
+    assert supervisor.wait_line("a detail")["pid"] == supervisor.pids()["chatty:0"]
 
 
 def test_a_stop_breaks_a_check_off(supervise: Supervise) -> None:
@@ -294,7 +290,7 @@ def test_what_was_changed_by_hand_survives(supervise: Supervise) -> None:
     supervisor.call("stop", names=["web:1", "tail"])
     supervisor.call("scale", jobs={"mail": 3})
     supervisor.call("quiet", names=[])
-    before = pids(supervisor)
+    before = supervisor.pids()
     supervisor.configure(
         section("web", processes=4, option_colour="red", **KEYS)
         + section("mail", processes=2, **KEYS)
@@ -352,7 +348,7 @@ def test_a_daemon_keeps_its_log(supervise: Supervise) -> None:
 
 def test_a_pause_ends_when_the_new_settings_say_so(supervise: Supervise) -> None:
     supervisor = supervise(MAIL, MODULES)
-    pid = pids(supervisor)["mail:0"]
+    pid = supervisor.pids()["mail:0"]
     supervisor.call("signal", names=["mail"], signal="KILL")
     supervisor.wait_state("mail:0", "BACKOFF")
     supervisor.configure(section("mail", **(KEYS | {"backoff": "10ms"})))

@@ -272,7 +272,7 @@ def test_a_start_by_hand_forgives_the_failures(supervise: Supervise) -> None:
 
 def test_a_killed_process_is_replaced_at_once(supervise: Supervise) -> None:
     supervisor = supervise(section("steady", target="ways:steady", backoff=0, processes=4), MODULES)
-    pids = {row["name"]: row["pid"] for row in supervisor.status()["processes"]}
+    pids = supervisor.pids()
     for pid in pids.values():
         os.kill(pid, signal.SIGKILL)
     for name, pid in pids.items():

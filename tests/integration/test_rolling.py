@@ -48,10 +48,6 @@ MODULES = {"ledger": SOURCE, "work": WORK, "slow": SLOW}
 KEYS = {"target": "work:Work", "backoff": "60s", "backoff_max": "60s"}
 
 
-def pids(supervisor: Supervisor) -> dict[str, int | None]:
-    return {row["name"]: row["pid"] for row in supervisor.status()["processes"]}
-
-
 def order(supervisor: Supervisor) -> list[tuple[str, str]]:
     """Give who became what, in order, of the transitions that a roll makes."""
     events = supervisor.call("events", names=[])
@@ -60,7 +56,7 @@ def order(supervisor: Supervisor) -> list[tuple[str, str]]:
 
 def test_the_next_is_touched_only_when_the_former_is_ready(supervise: Supervise) -> None:
     supervisor = supervise(section("web", processes=3, **KEYS), MODULES)
-    before, seen = pids(supervisor), len(order(supervisor))
+    before, seen = supervisor.pids(), len(order(supervisor))
     done = supervisor.cli("restart", "web")
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["web:0", "web:1", "web:2"]
@@ -69,30 +65,30 @@ def test_the_next_is_touched_only_when_the_former_is_ready(supervise: Supervise)
         for number in range(3)
         for state in ("STOPPING", "STARTING", "RUNNING")
     ]
-    assert not set(before.values()) & set(pids(supervisor).values())
+    assert not set(before.values()) & set(supervisor.pids().values())
 
 
 def test_one_that_does_not_get_ready_stops_the_roll_and_is_named(supervise: Supervise) -> None:
     supervisor = supervise(section("web", processes=3, **KEYS), MODULES)
-    before = pids(supervisor)
+    before = supervisor.pids()
     supervisor.write("broken", "")
     done = supervisor.cli("restart", "web")
     assert done.returncode == 1
     assert "web:0 is BACKOFF: exit 1 (1 of 10); 2 more left as they were" in done.stderr
-    after = pids(supervisor)
+    after = supervisor.pids()
     assert (after["web:1"], after["web:2"]) == (before["web:1"], before["web:2"])
 
 
 def test_a_roll_goes_on_without_the_one_who_asked(supervise: Supervise) -> None:
     supervisor = supervise(section("web", processes=4, **KEYS), MODULES)
-    before = pids(supervisor)
+    before = supervisor.pids()
     supervisor.write("slow", "")
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(supervisor.run_dir / "test.sock"))
         connection.sendall(json.dumps({"verb": "restart", "names": []}).encode() + b"\n")
         Ledger(supervisor).wait("sit", "web:0", count=2)
     supervisor.write("quick", "")
-    eventually(lambda: not set(before.values()) & set(pids(supervisor).values()))
+    eventually(lambda: not set(before.values()) & set(supervisor.pids().values()))
     supervisor.wait_ready()
 
 
@@ -103,10 +99,10 @@ def test_without_a_name_all_but_the_stopped_are_rolled_and_the_master_stays(
         section("web", processes=2, **KEYS) + section("mail", processes=2, **KEYS), MODULES
     )
     supervisor.call("stop", names=["mail:1"])
-    before = pids(supervisor)
+    before = supervisor.pids()
     done = supervisor.cli("restart")
     assert done.returncode == 0, done.stderr
-    after = pids(supervisor)
+    after = supervisor.pids()
     assert after["mail:1"] is None, "what was stopped on purpose stays so"
     moved = [name for name in after if before[name] != after[name]]
     assert moved == ["web:0", "web:1", "mail:0"]
@@ -135,7 +131,7 @@ def test_a_roll_calls_nobody_back_whom_a_scale_has_sent_away(supervise: Supervis
     for connection in asked:
         with connection, connection.makefile("rb") as answers:
             assert json.loads(answers.readline())["ok"]
-    assert list(pids(supervisor)) == ["web:0"]
+    assert list(supervisor.pids()) == ["web:0"]
 
 
 def test_two_rolls_of_a_job_take_turns(supervise: Supervise) -> None:
@@ -160,7 +156,7 @@ def test_single_processes_and_patterns_are_stopped_and_started(supervise: Superv
     supervisor = supervise(
         section("web", processes=2, **KEYS) + section("mail", processes=2, **KEYS), MODULES
     )
-    before = pids(supervisor)
+    before = supervisor.pids()
     supervisor.call("stop", names=["web:0", "*:1"])
     states = {row["name"]: row["state"] for row in supervisor.status()["processes"]}
     assert states == {
@@ -169,7 +165,7 @@ def test_single_processes_and_patterns_are_stopped_and_started(supervise: Superv
         "mail:0": "RUNNING",
         "mail:1": "STOPPED",
     }
-    assert pids(supervisor)["mail:0"] == before["mail:0"]
+    assert supervisor.pids()["mail:0"] == before["mail:0"]
     done = supervisor.cli("start", "w*", "mail:1")
     assert done.returncode == 0, done.stderr
     assert supervisor.status()["master"]["ready"]
@@ -177,7 +173,7 @@ def test_single_processes_and_patterns_are_stopped_and_started(supervise: Superv
 
 def test_a_signal_reaches_the_process_itself(supervise: Supervise) -> None:
     supervisor = supervise(section("web", processes=2, **KEYS), MODULES)
-    pid = pids(supervisor)["web:1"]
+    pid = supervisor.pids()["web:1"]
     done = supervisor.cli("signal", "web:1", "usr1")
     assert (done.returncode, done.stdout) == (0, "web:1: sent usr1\n"), done.stderr
     assert Ledger(supervisor).wait("usr1") == [pid]
@@ -197,12 +193,12 @@ def test_a_signal_that_cannot_be_sent_is_refused_in_one_line(
 ) -> None:
     supervisor = supervise(section("web", **KEYS) + section("mail", **KEYS), MODULES)
     supervisor.call("stop", names=["mail"])
-    before = pids(supervisor)
+    before = supervisor.pids()
     done = supervisor.cli("signal", *words)
     assert done.returncode == code
     assert done.stderr.count("\n") == 1, done.stderr
     assert complaint in done.stderr
-    assert pids(supervisor) == before
+    assert supervisor.pids() == before
 
 
 def test_a_restart_says_where_new_code_comes_from(supervise: Supervise) -> None:
