@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import signal
@@ -168,8 +167,7 @@ def test_a_wall_clock_that_jumps_by_a_day_moves_nothing(supervise: Supervise, ju
     )
     supervisor = supervise(STEADY + queue, MODULES, settings=faults.SETTINGS)
     before = {row["name"]: row for row in supervisor.status()["processes"]}
-    lines = "\n".join(json.dumps({"n": number}) for number in range(600))
-    ids = supervisor.cli("publish", "orders", stdin=lines).stdout.split()
+    ids = supervisor.publish("orders", 600)
     ledger = Ledger(supervisor)
     ledger.wait("done")
     faults.switch_on(supervisor, "clock", jump)

@@ -8,12 +8,12 @@ import select
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable
 
 from supervisor import kernel
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
 from tests.helpers.eventually import eventually
+from tests.helpers.ledger import SOURCE, Ledger, counts
 from tests.helpers.sections import section
 
 MESSAGES = 10_000
@@ -23,30 +23,23 @@ CONCURRENCY = 10
 EVERY_S = 0.2
 
 HANDLERS = """
-import os
 import time
+from ledger import note
 
-class Journal:
-    '''Writes when a handler begins and ends; one file, one write a line.'''
-
-    def open(self, context):
-        self.fd = os.open("journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def handle(self, message, context):
-        self.note("begin", message.id)
-        time.sleep(0.005)
-        self.note("end", message.id)
-
-    def note(self, word, one):
-        os.write(self.fd, f"{word} {one} {os.getpid()}\\n".encode())
+def handle(message, context):
+    note("begin", message.id)
+    time.sleep(0.005)
+    note("end", message.id)
 """
+
+MODULES = {"ledger": SOURCE, "handlers": HANDLERS}
 
 ORDERS = section(
     "orders",
     type="queue",
     url="sqlite:///queue.db",
     topics=", ".join(TOPICS),
-    handler="handlers:Journal",
+    handler="handlers:handle",
     processes=PROCESSES,
     concurrency=CONCURRENCY,
     backoff=0,
@@ -57,18 +50,8 @@ ORDERS = section(
 
 def publish(supervisor: Supervisor) -> set[str]:
     """Publish them all; gives their ids."""
-    text = "".join(f'{{"n": {number}}}\n' for number in range(MESSAGES // len(TOPICS)))
-    done = [supervisor.cli("publish", topic, stdin=text) for topic in TOPICS]
-    return {one for publishing in done for one in publishing.stdout.split()}
-
-
-def journal(supervisor: Supervisor) -> list[list[str]]:
-    text = supervisor.read("journal")
-    return [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
-
-
-def counts(lines: Iterable[list[str]], word: str) -> Counter[str]:
-    return Counter(line[1] for line in lines if line[0] == word)
+    each = MESSAGES // len(TOPICS)
+    return {one for topic in TOPICS for one in supervisor.publish(topic, each)}
 
 
 def kill_one(supervisor: Supervisor, chance: random.Random) -> int | None:
@@ -84,33 +67,26 @@ def kill_one(supervisor: Supervisor, chance: random.Random) -> int | None:
     return pid
 
 
-def left(supervisor: Supervisor) -> tuple[int, int]:
-    """Give how many messages are not done, and how many are dead."""
-    rows = supervisor.json("queue", "list")
-    waiting = sum(row["depth"] + row["delayed"] + row["in_flight"] for row in rows)
-    return waiting, sum(row["dead"] for row in rows)
-
-
 def test_ten_thousand_messages_survive_kills_of_all_their_processes(supervise: Supervise) -> None:
-    supervisor = supervise(ORDERS, {"handlers": HANDLERS}, start=False)
+    supervisor = supervise(ORDERS, MODULES, start=False)
     ids = publish(supervisor)
     supervisor.start()
     chance = random.Random(7)
     killed: list[int] = []
     patience = time.monotonic() + 180
-    while len(counts(journal(supervisor), "end")) < MESSAGES:
+    while len(Ledger(supervisor).counts("end")) < MESSAGES:
         select.select((), (), (), EVERY_S)
         pid = kill_one(supervisor, chance)
         killed += [pid] if pid is not None else []
-        assert time.monotonic() < patience, f"not done: {left(supervisor)}"
+        assert time.monotonic() < patience, f"not done: {supervisor.left()}"
     # What had ended and was not yet written at a kill comes once more.
-    eventually(lambda: left(supervisor)[0] == 0)
+    eventually(lambda: supervisor.left()[0] == 0)
     assert supervisor.stop() == 0
     assert supervisor.tree() == ()
-    lines = journal(supervisor)
+    lines = Ledger(supervisor).lines()
     begun, ended = counts(lines, "begin"), counts(lines, "end")
     assert set(ended) == ids, "lost"
-    assert left(supervisor) == (0, 0), "nothing waits, nothing is dead"
+    assert supervisor.left() == (0, 0), "nothing waits, nothing is dead"
     assert len(killed) >= 3
     twice = sum(ended.values()) - len(ids)
     # What was in a handler at a kill, or finished and its acknowledgement not yet written.
@@ -125,44 +101,44 @@ def test_ten_thousand_messages_survive_kills_of_all_their_processes(supervise: S
 
 
 def test_the_master_and_its_children_are_killed_in_the_middle(supervise: Supervise) -> None:
-    supervisor = supervise(ORDERS, {"handlers": HANDLERS}, start=False)
+    supervisor = supervise(ORDERS, MODULES, start=False)
     ids = publish(supervisor)
     supervisor.start()
     chance = random.Random(11)
     killed = 0
     patience = time.monotonic() + 180
-    while len(counts(journal(supervisor), "end")) < MESSAGES:
+    while len(Ledger(supervisor).counts("end")) < MESSAGES:
         select.select((), (), (), EVERY_S)
         if chance.random() < 0.3:
             supervisor.kill()
             supervisor.start()
         else:
             killed += kill_one(supervisor, chance) is not None
-        assert time.monotonic() < patience, f"not done: {left(supervisor)}"
+        assert time.monotonic() < patience, f"not done: {supervisor.left()}"
     # What had ended and was not yet written at a kill comes once more.
-    eventually(lambda: left(supervisor)[0] == 0)
+    eventually(lambda: supervisor.left()[0] == 0)
     assert supervisor.stop() == 0
     assert supervisor.tree() == ()
-    ended = counts(journal(supervisor), "end")
+    ended = Ledger(supervisor).counts("end")
     assert set(ended) == ids
-    assert left(supervisor) == (0, 0)
+    assert supervisor.left() == (0, 0)
     # A master's death makes nothing double: its children finish what they have.
     assert sum(ended.values()) - len(ids) <= killed * 2 * CONCURRENCY
 
 
 def test_a_term_in_the_middle_drains_and_the_next_start_goes_on(supervise: Supervise) -> None:
-    supervisor = supervise(ORDERS, {"handlers": HANDLERS}, start=False)
+    supervisor = supervise(ORDERS, MODULES, start=False)
     ids = publish(supervisor)
     chance = random.Random(13)
     starts = 0
-    while len(counts(journal(supervisor), "end")) < MESSAGES:
+    while len(Ledger(supervisor).counts("end")) < MESSAGES:
         supervisor.start()
         starts += 1
         select.select((), (), (), chance.uniform(0, 1))
         assert supervisor.stop() == 0
         assert [pid for pid in supervisor.tree() if kernel.facts(pid)] == []
         assert starts < 100
-    lines = journal(supervisor)
+    lines = Ledger(supervisor).lines()
     assert counts(lines, "end") == Counter(ids), "each exactly once"
     assert counts(lines, "begin") == Counter(ids), "no handler was cut off"
-    assert left(supervisor) == (0, 0)
+    assert supervisor.left() == (0, 0)

@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from supervisor import kernel
 from tests.conftest import Supervise
 from tests.helpers.driver import Line, Supervisor
 from tests.helpers.eventually import eventually
+from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.sections import section
 
 RELOADS = 100
 MESSAGES = 4_000
 
 WORK = """
-import os
 import time
+from ledger import note
 
-class Journal:
-    def open(self, context):
-        self.fd = os.open("journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def handle(self, message, context):
-        os.write(self.fd, f"{message.id}\\n".encode())
-        time.sleep(0.005)
+def handle(message, context):
+    note("begin", message.id)
+    time.sleep(0.005)
 """
 
 WORKER = """
@@ -44,14 +42,14 @@ class Ready(Worker):
         context.wait(1e6)
 """
 
-MODULES = {"work": WORK, "ready": WORKER}
+MODULES = {"ledger": SOURCE, "work": WORK, "ready": WORKER}
 
 ORDERS = section(
     "orders",
     type="queue",
     url="sqlite:///queue.db",
     topics="orders",
-    handler="work:Journal",
+    handler="work:handle",
     concurrency=2,
     processes=2,
     directory=".",
@@ -92,10 +90,6 @@ class World:
         return f"form{self.made}"
 
 
-def pids(supervisor: Supervisor) -> dict[str, int | None]:
-    return {row["name"]: row["pid"] for row in supervisor.status()["processes"]}
-
-
 def change(world: World, chance: random.Random) -> tuple[World, set[str], str | None]:
     """Give the next file, who is to be begun anew by it, and who fails."""
     forms = dict(world.forms)
@@ -126,9 +120,10 @@ def test_no_reload_touches_what_it_does_not_change(supervise: Supervise) -> None
     chance = random.Random(5)
     world = World({f"job{number}": Form(processes=1) for number in range(4)}, made=4)
     supervisor = supervise(world.text(), MODULES, start=False)
-    ids = _publish(supervisor)
+    ids = supervisor.publish("orders", MESSAGES)
     supervisor.start()
-    consumers = [pids(supervisor)[f"orders:{number}"] for number in range(2)]
+    consumers = [supervisor.pids()[f"orders:{number}"] for number in range(2)]
+    ledger = Ledger(supervisor)
     before = _weight(supervisor.pid)
     broken_files = 0
     for turn in range(RELOADS):
@@ -137,29 +132,24 @@ def test_no_reload_touches_what_it_does_not_change(supervise: Supervise) -> None
             _break_the_file(supervisor, world, chance)
         else:
             world = _reload(supervisor, world, chance)
-        assert [pids(supervisor)[f"orders:{number}"] for number in range(2)] == consumers
+        assert [supervisor.pids()[f"orders:{number}"] for number in range(2)] == consumers
         if turn == RELOADS // 2:
-            ids |= _publish(supervisor)
+            ids += supervisor.publish("orders", MESSAGES)
             half = _weight(supervisor.pid)
     assert broken_files == RELOADS // 5
     supervisor.configure(World({f"job{n}": Form() for n in range(4)}).text())
     assert not supervisor.call("reload")["errors"]
-    eventually(lambda: len(supervisor.read("journal").splitlines()) == len(ids))
+    eventually(lambda: len(ledger.pids("begin")) == len(ids))
     after = eventually(lambda: _is_as_light(supervisor.pid, before[0]))
     assert after[1] - half[1] < 3 << 20, "the memory of the second half"
-    assert sorted(supervisor.read("journal").splitlines()) == sorted(ids), "each exactly once"
+    assert ledger.counts("begin") == Counter(ids), "each exactly once"
     assert supervisor.stop() == 0
     assert supervisor.tree() == ()
     assert supervisor.errors() == ""
 
 
-def _publish(supervisor: Supervisor) -> set[str]:
-    text = "".join(f"{number}\n" for number in range(MESSAGES))
-    return set(supervisor.cli("publish", "orders", stdin=text).stdout.split())
-
-
 def _break_the_file(supervisor: Supervisor, world: World, chance: random.Random) -> None:
-    before, status = pids(supervisor), supervisor.status()["master"]["generation"]
+    before, status = supervisor.pids(), supervisor.status()["master"]["generation"]
     wrong = chance.choice(
         ["nonsense", "[daemon:x]\ntype = worker\ntarget = ready:None\n", "[daemon:y]\nkey = 1\n"]
     )
@@ -167,13 +157,13 @@ def _break_the_file(supervisor: Supervisor, world: World, chance: random.Random)
     report = supervisor.call("reload")
     assert report["errors"], report
     assert (report["applied"], report["jobs"]) == (False, [])
-    assert pids(supervisor) == before
+    assert supervisor.pids() == before
     assert supervisor.status()["master"]["generation"] == status
 
 
 def _reload(supervisor: Supervisor, world: World, chance: random.Random) -> World:
     wanted, anew, failing = change(world, chance)
-    before = pids(supervisor)
+    before = supervisor.pids()
     supervisor.configure(wanted.text())
     report = supervisor.call("reload")
     assert (report["applied"], report["errors"]) == (True, []), report

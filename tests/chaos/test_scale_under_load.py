@@ -9,21 +9,18 @@ from collections import Counter
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
 from tests.helpers.eventually import eventually
+from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.sections import section
 
 MESSAGES = 20_000
 
 HANDLERS = """
-import os
 import time
+from ledger import note
 
-class Journal:
-    def open(self, context):
-        self.fd = os.open("journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def handle(self, message, context):
-        time.sleep(0.01)
-        os.write(self.fd, f"{message.id}\\n".encode())
+def handle(message, context):
+    time.sleep(0.01)
+    note("end", message.id)
 """
 
 ORDERS = section(
@@ -31,7 +28,7 @@ ORDERS = section(
     type="queue",
     url="sqlite:///queue.db",
     topics="orders",
-    handler="handlers:Journal",
+    handler="handlers:handle",
     processes=4,
     concurrency=2,
     directory=".",
@@ -39,39 +36,33 @@ ORDERS = section(
 
 
 def done(supervisor: Supervisor) -> int:
-    return supervisor.read("journal").count("\n")
-
-
-def names(supervisor: Supervisor) -> list[str]:
-    return [row["name"] for row in supervisor.status()["processes"]]
+    return supervisor.read("ledger").count("\n")
 
 
 def test_scale_up_scale_down_and_a_roll_lose_and_double_nothing(supervise: Supervise) -> None:
-    supervisor = supervise(ORDERS, {"handlers": HANDLERS}, start=False)
-    text = "".join(f"{number}\n" for number in range(MESSAGES))
-    ids = supervisor.cli("publish", "orders", stdin=text).stdout.split()
-    assert len(ids) == MESSAGES
+    supervisor = supervise(ORDERS, {"ledger": SOURCE, "handlers": HANDLERS}, start=False)
+    ids = supervisor.publish("orders", MESSAGES)
     supervisor.start()
-    first = {row["name"]: row["pid"] for row in supervisor.status()["processes"]}
+    first = supervisor.pids()
     rounds = 0
     patience = time.monotonic() + 180
     while done(supervisor) < MESSAGES or rounds < 3:
         supervisor.call("scale", jobs={"orders": 16})
-        assert len(names(supervisor)) == 16
+        assert len(supervisor.pids()) == 16
         supervisor.call("restart", names=["orders"])
         supervisor.call("scale", jobs={"orders": 2})
-        assert names(supervisor) == ["orders:0", "orders:1"]
+        assert list(supervisor.pids()) == ["orders:0", "orders:1"]
         supervisor.call("quiet", names=[])
         supervisor.call("resume", names=[])
         supervisor.call("scale", jobs={"orders": 4})
         rounds += 1
         select.select((), (), (), 0.2)
         assert time.monotonic() < patience, f"{done(supervisor)} done in {rounds} rounds"
-    eventually(lambda: supervisor.json("queue", "list")[0]["in_flight"] == 0)
-    last = {row["name"]: row["pid"] for row in supervisor.status()["processes"]}
+    eventually(lambda: supervisor.left()[0] == 0)
+    last = supervisor.pids()
     assert first.keys() == last.keys()
     assert not set(first.values()) & set(last.values()), "all were begun anew"
     assert supervisor.stop() == 0
     assert supervisor.tree() == ()
-    assert Counter(supervisor.read("journal").split()) == Counter(ids), "each exactly once"
+    assert Ledger(supervisor).counts("end") == Counter(ids), "each exactly once"
     assert not [line for line in supervisor.log_lines() if line["level"] == "error"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import select
 import signal
 import time
-from collections import Counter
 from contextlib import suppress
 
 from tests.conftest import Supervise
 from tests.helpers.eventually import eventually
+from tests.helpers.ledger import SOURCE, Ledger
 
 MESSAGES = 15_000
 TOPICS = ("orders", "mails", "invoices")
@@ -32,24 +31,17 @@ JOBS = """
 """
 
 SHOP = """
-    import os, time
-    PATH = os.path.join(os.path.dirname(__file__), "journal")
+    from ledger import note
 
     def handle(message, context):
         context.wait(0.005)
-        fd = os.open(PATH, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.write(fd, f"{message.id}\\n".encode())
-        os.close(fd)
+        note("end", message.id)
 """
 
 
 def test_nothing_is_lost_and_little_done_twice(supervise: Supervise) -> None:
-    shop = supervise(JOBS, {"shop": SHOP}, start=False)
-    ids: list[str] = []
-    for topic in TOPICS:
-        lines = "\n".join(json.dumps({"n": number}) for number in range(MESSAGES // len(TOPICS)))
-        ids += shop.cli("publish", topic, stdin=lines).stdout.split()
-    assert len(set(ids)) == MESSAGES, "publish gives the id of each message"
+    shop = supervise(JOBS, {"ledger": SOURCE, "shop": SHOP}, start=False)
+    ids = [one for topic in TOPICS for one in shop.publish(topic, MESSAGES // len(TOPICS))]
     shop.start()
     kills = 0
     patience = time.monotonic() + 300
@@ -61,16 +53,12 @@ def test_nothing_is_lost_and_little_done_twice(supervise: Supervise) -> None:
                 os.kill(random.choice(living), signal.SIGKILL)
                 kills += 1
         assert time.monotonic() < patience, "it does not come to an end"
-    eventually(lambda: all(not waiting(row) for row in shop.json("queue", "list")), 60)
-    rows = shop.json("queue", "list")
+    eventually(lambda: shop.left()[0] == 0, 60)
+    _, dead = shop.left()
     assert shop.stop() == 0
-    done = Counter(shop.read("journal").split())
+    done = Ledger(shop).counts("end")
     assert set(done) == set(ids), "lost, or invented"
-    assert sum(row["dead"] for row in rows) == 0
+    assert dead == 0
     assert kills >= 3
     # Per kill: in one of ten handlers, or finished by one and not yet written.
     assert sum(done.values()) - MESSAGES <= kills * 20
-
-
-def waiting(row: dict[str, int]) -> int:
-    return row["depth"] + row["delayed"] + row["in_flight"]

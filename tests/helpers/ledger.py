@@ -8,7 +8,8 @@ instant, by the one who comes second.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 from tests.helpers.driver import Supervisor
 from tests.helpers.eventually import PATIENCE_S, eventually
@@ -65,6 +66,11 @@ def _birth(pid):
 '''
 
 
+def counts(lines: Iterable[list[str]], word: str) -> Counter[str]:
+    """Count what follows a first word in these lines: `begin ID PID`, `end ID PID`."""
+    return Counter(line[1] for line in lines if line[0] == word)
+
+
 class Ledger:
     """Reads what the processes of one supervisor have written down."""
 
@@ -79,6 +85,10 @@ class Ledger:
     def pids(self, *words: str) -> list[int]:
         """Give who wrote the lines that begin with these words, oldest first."""
         return [int(line[-1]) for line in self.lines() if tuple(line[: len(words)]) == words]
+
+    def counts(self, word: str) -> Counter[str]:
+        """Count what follows a first word."""
+        return counts(self.lines(), word)
 
     def wait(self, *words: str, count: int = 1, timeout_s: float = PATIENCE_S) -> list[int]:
         """Wait for so many lines that begin with these words; give who wrote them."""
