@@ -133,7 +133,10 @@ def start(
     if code in (ExitCode.OK, ExitCode.FAILED):
         # Nobody is there when its file has disabled it, or when it has failed for good.
         with suppress(NotRunning), invocation.client() as client:
-            print_status(client.status(), invocation, check=code == ExitCode.OK)
+            found = client.status()
+            if code == ExitCode.OK and not found["master"]["ready"]:
+                click.echo("was ready, now ", nl=False)  # the code is 0: it has been
+            print_status(found, invocation, check=code == ExitCode.OK)
     return code
 
 

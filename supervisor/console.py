@@ -109,7 +109,16 @@ class Group(click.Group):
         """Find the command of the words; one of a later release is not just unknown."""
         if args and args[0] in self.later:
             raise click.UsageError(f"{args[0]!r} is not in this release", ctx)
-        return super().resolve_command(ctx, args)
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            # Its own hint knows only the commands whose modules are loaded.
+            from supervisor.values import nearest
+
+            near = nearest(args[0], self.list_commands(ctx))
+            if near is None or args[0].startswith("-"):
+                raise
+            raise click.UsageError(f"no command {args[0]!r}; did you mean {near}?", ctx) from None
 
 
 def _remember(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:

@@ -95,7 +95,7 @@ def dead_list(invocation: Invocation, /, topic: str, as_json: bool, **choice: An
         print_table(render.dead_table(rows))
 
 
-@dead.command("show", epilog=examples("supervisor dead show order.reminder --id 5f0c"))
+@dead.command("show", epilog=examples("supervisor dead show order.reminder --id order-17"))
 @_choice(1)
 @as_json
 @conf

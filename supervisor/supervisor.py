@@ -85,8 +85,11 @@ def run(config: Config, early: signals.Early, *, ready_fd: int | None = None) ->
     try:
         locks = _take_locks(config)
     except OSError as error:
-        folders = f"run_dir {config.run_dir} or state_dir {config.state_dir}"
-        raise SupervisorError(f"cannot use {folders}: {error.strerror}") from None
+        folders = f"run_dir {config.run_dir} and state_dir {config.state_dir}"
+        what = f"{error.filename or folders}: {error.strerror}"
+        raise SupervisorError(
+            f"{what}; its user must be able to write {folders}: set them in [supervisor]"
+        ) from None
     try:
         with bytecode.kept_in(config.state_dir):
             problems = probe(config, PROBE_S)

@@ -127,7 +127,11 @@ def _desk(url: str) -> SqliteDesk:
     from workers.sources.sqlite_file import path_of
 
     if not url.startswith("sqlite:"):
-        raise UsageError(f"{url.partition(':')[0]}:// is not in this release; use sqlite:///PATH")
+        from supervisor.values import quoted
+
+        scheme, slashes, _ = url.partition("://")
+        what = f"{scheme}:// is not in this release" if slashes else f"{quoted(url)} is no queue"
+        raise UsageError(f"{what}; write sqlite:///PATH")
     if _here.process != os.getpid():
         _here.process, _here.desks = os.getpid(), {}
     path = path_of(url).absolute()

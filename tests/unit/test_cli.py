@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 import click
 import pytest
 
-from supervisor import cli, entry, workers_commands
+from supervisor import cli, console, entry, launch, workers_commands
 from supervisor.errors import ServiceUnavailable
 
 
@@ -81,6 +82,15 @@ def test_every_command_says_how_it_is_used(run: Run, command: str) -> None:
 def test_help_lists_every_command(run: Run) -> None:
     shown = run("--help").out
     assert all(f"  {name} " in shown for name in all_commands())
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest_one(run: Run) -> None:
+    for word, meant in (("chek", "check"), ("publsh", "publish"), ("stat", "start")):
+        ended = run(word)
+        assert ended.code == 2
+        assert f"no command {word!r}; did you mean {meant}?" in ended.err
+    assert "No such command 'xyzzy'" in run("xyzzy").err
+    assert "No such option '--nonsense'" in run("--nonsense").err
 
 
 @pytest.mark.parametrize(
@@ -181,6 +191,30 @@ def test_an_unreadable_configuration_ends_with_78(run: Run, tmp_path: Path) -> N
         assert ended.code == 78
         assert f"{broken}:1:" in ended.err
         assert "Traceback" not in ended.err
+
+
+def test_a_folder_that_cannot_be_made_is_told_with_the_keys_that_set_it(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "run").touch()  # where the folder should be, also for root
+    ended = run("-c", str(configuration(tmp_path)), "start")
+    assert ended.code == 1
+    assert ended.err == (
+        f"supervisor: {tmp_path}/run: File exists; its user must be able to write run_dir "
+        f"{tmp_path}/run and state_dir {tmp_path}/state: set them in [supervisor]\n"
+    )
+
+
+def test_a_daemon_that_was_ready_and_is_no_longer_says_both(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"master": {"ready": False, "state": "STOPPING"}, "processes": []}
+    client = nullcontext(SimpleNamespace(status=lambda: found))
+    monkeypatch.setattr(console.Invocation, "client", lambda _: client)
+    monkeypatch.setattr(launch, "start_daemon", lambda _path, **_more: (0, ""))
+    ended = run("-c", str(configuration(tmp_path)), "start", "--daemonize")
+    assert ended.code == 0
+    assert ended.out == "was ready, now not ready: the supervisor is STOPPING\n"
 
 
 def test_control_characters_of_an_error_are_shown(run: Run) -> None:

@@ -136,6 +136,24 @@ def test_batches_need_a_handler_that_takes_a_list() -> None:
         assert not probe(configuration(queue(f"shop:{name}") + more), PATIENT_S)
 
 
+def test_async_work_is_refused_with_the_cure() -> None:
+    Path("etc/workers").mkdir()
+    module("workers/__init__", "class Worker:\n    def run(self, context): ...\n")
+    module(
+        "shop",
+        "from workers import Worker\n"
+        "class A:\n    async def handle(self, message, context): ...\n"
+        "class B:\n    async def execute(self, context): ...\n"
+        "class C(Worker):\n    async def run(self, context): ...\n"
+        "async def handle(message, context): ...\n"
+        "async def run(context): ...\n",
+    )
+    for text in (queue("shop:A"), scheduled("shop:B"), worker("shop:C")):
+        assert "is async; write a plain function that calls asyncio.run" in problem(text)
+    for text in (queue("shop:handle"), scheduled("shop:run"), worker("shop:run")):
+        assert "is async; write a plain function that calls asyncio.run" in problem(text)
+
+
 def test_abstract_class_is_refused() -> None:
     module(
         "shop", "import abc\nclass A(abc.ABC):\n    @abc.abstractmethod\n    def handle(self): ..."

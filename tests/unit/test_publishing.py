@@ -159,6 +159,18 @@ def test_other_urls_are_refused(url: str) -> None:
         path_of(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://me:secret@h/0", "^redis:// is not in this release; write sqlite:///PATH$"),
+        ("q.db", '^"q.db" is no queue; write sqlite:///PATH$'),
+    ],
+)
+def test_publishing_to_another_url_says_what_would_be_right(url: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        publish("t", 1, url=url)
+
+
 # --- the file itself
 
 
