@@ -74,6 +74,7 @@ _ELSEWHERE: Final = {
     elsewhere=_ELSEWHERE,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples(
+        "supervisor init DIR              write a small configuration that runs",
         "supervisor check                 is the configuration right?",
         "supervisor start                 run it here; Ctrl-C drains and stops it",
         "supervisor start --daemonize     run it in the background",

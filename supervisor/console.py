@@ -51,7 +51,9 @@ class Invocation:
                 return path
         places = " or ".join(map(str, _DEFAULT_PATHS))
         raise configuration_fault(
-            _DEFAULT_PATHS[0], f"no configuration at {places}; name one with --conf PATH"
+            _DEFAULT_PATHS[0],
+            f"no configuration at {places}; name one with --conf PATH, "
+            "or write one to begin with: supervisor init DIR",
         )
 
     @property

@@ -66,7 +66,11 @@ def _choice(limit: int | None) -> Callable[[Command], Command]:
     return decorate
 
 
-@click.group(cls=Group, order=("list", "show", "replay", "purge"))
+@click.group(
+    cls=Group,
+    order=("list", "show", "replay", "purge"),
+    short_help="Look at messages that were given up; put back or delete.",
+)
 @conf
 def dead() -> None:
     """Look at the dead letters, messages that were given up; put them back or delete them."""
@@ -117,6 +121,7 @@ def dead_show(invocation: Invocation, /, topic: str, as_json: bool, **choice: An
 
 @dead.command(
     "replay",
+    short_help="Put dead letters back on the topics they came from.",
     epilog=examples(
         "supervisor dead replay order.reminder",
         "supervisor dead replay order.reminder --where Timeout --limit 10",

@@ -271,7 +271,7 @@ def _include(waiting: list[Entry], seen: set[str], document: Document) -> list[E
                 found += _parse(_text(path), source, document)
             except _Unreadable as fault:
                 place = f"{source.shown}:{fault.line}" if fault.line else source.shown
-                document.problems.append(entry.problem(f"{place} {fault}"))
+                document.problems.append(entry.problem(f"{place}: {fault}"))
     return found
 
 

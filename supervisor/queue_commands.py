@@ -74,7 +74,11 @@ def publish(
     print_lines(map(str, ids))
 
 
-@click.group(cls=Group, order=("list", "pause", "resume", "purge"))
+@click.group(
+    cls=Group,
+    order=("list", "pause", "resume", "purge"),
+    short_help="Look at queues; pause, resume or empty one.",
+)
 @conf
 def queue() -> None:
     """Look at the queues of the configuration's jobs; pause or empty one."""

@@ -127,10 +127,8 @@ def _desk(url: str) -> SqliteDesk:
     from workers.sources.sqlite_file import path_of
 
     if not url.startswith("sqlite:"):
-        from supervisor.values import quoted
-
         scheme, slashes, _ = url.partition("://")
-        what = f"{scheme}:// is not in this release" if slashes else f"{quoted(url)} is no queue"
+        what = f"{scheme}:// is not in this release" if slashes else f"{url!r} is no queue"
         raise UsageError(f"{what}; write sqlite:///PATH")
     if _here.process != os.getpid():
         _here.process, _here.desks = os.getpid(), {}

@@ -144,7 +144,8 @@ def _unfit(value: object, depth: int = 0) -> str:
             return f"has the key {odd!r}; the keys of a JSON object are texts"
         return _first(_unfit(item, depth + 1) for item in value.values())
     hint = "; give a list" if isinstance(value, tuple | set | frozenset) else ""
-    return f"is or holds a {kind.__name__}, which does not pass through JSON as it is{hint}"
+    what = f"is or holds a value of type {kind.__name__}"
+    return f"{what}, which does not pass through JSON as it is{hint}"
 
 
 def _first(faults: Iterable[str]) -> str:

@@ -84,6 +84,12 @@ def test_help_lists_every_command(run: Run) -> None:
     assert all(f"  {name} " in shown for name in all_commands())
 
 
+@pytest.mark.parametrize("words", [(), ("queue",), ("dead",)])
+def test_no_line_of_a_list_of_commands_is_cut_short(run: Run, words: tuple[str, ...]) -> None:
+    lines = run(*words, "--help").out.splitlines()
+    assert not [line for line in lines if line.startswith("  ") and line.endswith("...")]
+
+
 def test_a_mistyped_command_is_answered_with_the_nearest_one(run: Run) -> None:
     for word, meant in (("chek", "check"), ("publsh", "publish"), ("stat", "start")):
         ended = run(word)
@@ -135,6 +141,7 @@ def test_no_configuration_says_where_it_was_looked_for(run: Run) -> None:
     assert ended.code == 78
     assert "etc/workers.ini" in ended.err
     assert "--conf" in ended.err
+    assert "supervisor init DIR" in ended.err
 
 
 def test_the_file_is_named_before_or_behind_the_command(run: Run, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_include_is_relative_to_the_file_that_says_so(
 
 def test_pattern_without_a_match_is_fine_but_a_missing_file_is_not(tmp_path: Path) -> None:
     document = read(tmp_path, "[include]\nfiles = conf.d/*.ini, gone.ini\n")
-    assert faults(document) == [f"2: {tmp_path}/gone.ini no such file"]
+    assert faults(document) == [f"2: {tmp_path}/gone.ini: no such file"]
 
 
 def test_files_that_include_each_other_are_read_once(tmp_path: Path) -> None:

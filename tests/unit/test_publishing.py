@@ -163,7 +163,7 @@ def test_other_urls_are_refused(url: str) -> None:
     ("url", "said"),
     [
         ("redis://me:secret@h/0", "^redis:// is not in this release; write sqlite:///PATH$"),
-        ("q.db", '^"q.db" is no queue; write sqlite:///PATH$'),
+        ("q.db", "^'q.db' is no queue; write sqlite:///PATH$"),
     ],
 )
 def test_publishing_to_another_url_says_what_would_be_right(url: str, said: str) -> None:

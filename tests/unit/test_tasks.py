@@ -137,11 +137,11 @@ CIRCLE.append(CIRCLE)
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ((1, 2), "argument 1 is or holds a tuple, .*; give a list"),
-        ({1, 2}, "argument 1 is or holds a set"),
+        ((1, 2), "argument 1 is or holds a value of type tuple, .*; give a list"),
+        ({1, 2}, "argument 1 is or holds a value of type set"),
         ({"a": [{7: 1}]}, "argument 1 has the key 7"),
-        (object(), "argument 1 is or holds a object"),
-        (b"x", "argument 1 is or holds a bytes"),
+        (object(), "argument 1 is or holds a value of type object"),
+        (b"x", "argument 1 is or holds a value of type bytes"),
         (float("nan"), "argument 1 is nan"),
         ([float("inf")], "argument 1 is inf"),
         (CIRCLE, "argument 1 is nested too deeply"),
