@@ -176,6 +176,7 @@ class Status:
     doom: Cause | None = None  # STOPPING: why the supervisor itself ends it
     cause: Cause | None = None  # of the last death
     spent: bool = field(default=False)  # EXITED with an expected code: its work is done
+    called_back: bool = False  # STOPPING: somebody wants it up again, whatever it is ended for
     held: bool = False  # wanted up, and waits for what it depends on; STOPPED, or STOPPING before
 
     @property
@@ -218,6 +219,7 @@ def _spawn(policy: Policy, status: Status, event: Event) -> type_of_result:
         dumped=False,
         doom=None,
         spent=False,
+        called_back=False,
         held=False,
     )
     return started, (Action.SPAWN,)
@@ -323,18 +325,22 @@ def _wish_down(policy: Policy, status: Status, event: Event) -> type_of_result:
     doom = Cause.ASKED if status.doom is Cause.RECYCLED else status.doom
     sooner = min(status.stop_by, event.now + given)
     deadline = min(status.deadline or sooner, sooner)
-    down = replace(status, goal=Goal.DOWN, held=False, doom=doom)
+    down = replace(status, goal=Goal.DOWN, called_back=False, held=False, doom=doom)
     return replace(down, stop_by=sooner, deadline=deadline), ()
 
 
 def _wish_up(_policy: Policy, status: Status, _event: Event) -> type_of_result:
-    """Ask a process that is being stopped to come back when it is gone."""
-    return replace(status, goal=Goal.UP, held=False), ()
+    """Ask a process that is being stopped to come back when it is gone.
+
+    Also one that is ended for a failure: who wants it up now is not to wait out its backoff, and
+    is not to take that failure for one of its successor.
+    """
+    return replace(status, goal=Goal.UP, called_back=True, held=False), ()
 
 
 def _wish_up_later(_policy: Policy, status: Status, _event: Event) -> type_of_result:
     """Ask a process that is being stopped to come back when what it depends on is there."""
-    return replace(status, goal=Goal.UP, held=True), ()
+    return replace(status, goal=Goal.UP, called_back=True, held=True), ()
 
 
 def _hurry(_policy: Policy, status: Status, event: Event) -> type_of_result:
@@ -347,6 +353,7 @@ def _hurry(_policy: Policy, status: Status, event: Event) -> type_of_result:
         goal=Goal.DOWN,
         stop_by=stop_by,
         deadline=_next_reminder(event.now, stop_by),
+        called_back=False,
         held=False,
         why="asked to stop fast",
         doom=status.doom or Cause.ASKED,
@@ -361,6 +368,7 @@ def _kill(_policy: Policy, status: Status, event: Event) -> type_of_result:
         goal=Goal.DOWN,
         stop_by=event.now,
         deadline=event.now + REPEAT_SIGNAL_S,
+        called_back=False,
         held=False,
         why="killed",
         doom=status.doom or Cause.ASKED,
@@ -399,17 +407,17 @@ def _died(policy: Policy, status: Status, event: Event) -> type_of_result:
 def _stopped(policy: Policy, status: Status, event: Event) -> type_of_result:
     """Judge a death that the supervisor brought about, or at least wanted."""
     status = replace(status, cause=Cause.OUT_OF_MEMORY if event.out_of_memory else status.doom)
-    if status.doom in (Cause.HUNG, Cause.NOT_READY, Cause.TIMEOUT):
-        if status.goal is Goal.DOWN:
-            return _down(policy, status, event)
-        if policy.restart is Restart.NEVER:
-            return _fatal(policy, status, event, status.why, retry=False)
-        return _try_again(policy, status, event, status.why, failure=True)
+    if status.goal is Goal.DOWN:
+        return _down(policy, status, event)
     if status.held:
         return _hold(policy, status, replace(event, why="waiting for what it depends on"))
-    if status.goal is Goal.UP:
+    if status.called_back:
+        return _spawn_anew(policy, status, event)
+    if status.doom is Cause.RECYCLED:
         return _spawn(policy, status, event)
-    return _down(policy, status, event)
+    if policy.restart is Restart.NEVER:
+        return _fatal(policy, status, event, status.why, retry=False)
+    return _try_again(policy, status, event, status.why, failure=True)
 
 
 def _try_again(

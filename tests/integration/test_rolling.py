@@ -15,11 +15,13 @@ from tests.helpers.sections import section
 
 WORK = """
 import signal
-from ledger import is_open, note, sit
-from workers import Worker
+from ledger import has, is_open, note, sit
+from supervisor.slot import OVERDUE
+from workers import Worker, report
 
 class Work(Worker):
     def setup(self):
+        signal.signal(signal.SIGUSR1, lambda *_: note("usr1", self.name))
         sit(self.name)
         if is_open("broken"):
             raise RuntimeError("the new code is wrong")
@@ -27,9 +29,17 @@ class Work(Worker):
             self.context.wait(0.01)
 
     def run(self, context):
-        signal.signal(signal.SIGUSR1, lambda *_: note("usr1", self.name))
         while not context.wait(0.01):
             pass
+
+class Overdue(Work):
+    def run(self, context):
+        if not has("overdue"):
+            note("overdue")
+            report._HANDLER.report.line(OVERDUE)
+            while not is_open("go"):
+                context.stop.fast.wait(0.01)
+        super().run(context)
 """
 
 SLOW = """
@@ -52,6 +62,20 @@ def order(supervisor: Supervisor) -> list[tuple[str, str]]:
     """Give who became what, in order, of the transitions that a roll makes."""
     events = supervisor.call("events", names=[])
     return [(event["name"], event["to"]) for event in events]
+
+
+def ask(supervisor: Supervisor, **request: object) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(PATIENCE_S)
+    connection.connect(str(supervisor.run_dir / "test.sock"))
+    connection.sendall(json.dumps(request).encode() + b"\n")
+    return connection
+
+
+def answer(connection: socket.socket) -> dict[str, object]:
+    with connection, connection.makefile("rb") as answers:
+        found: dict[str, object] = json.loads(answers.readline())
+    return found
 
 
 def test_the_next_is_touched_only_when_the_former_is_ready(supervise: Supervise) -> None:
@@ -83,9 +107,7 @@ def test_a_roll_goes_on_without_the_one_who_asked(supervise: Supervise) -> None:
     supervisor = supervise(section("web", processes=4, **KEYS), MODULES)
     before = supervisor.pids()
     supervisor.write("slow", "")
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(supervisor.run_dir / "test.sock"))
-        connection.sendall(json.dumps({"verb": "restart", "names": []}).encode() + b"\n")
+    with ask(supervisor, verb="restart", names=[]):
         Ledger(supervisor).wait("sit", "web:0", count=2)
     supervisor.write("quick", "")
     eventually(lambda: not set(before.values()) & set(supervisor.pids().values()))
@@ -115,11 +137,7 @@ def test_a_roll_calls_nobody_back_whom_a_scale_has_sent_away(supervise: Supervis
     ledger = Ledger(supervisor)
     asked = []
     for request in ({"verb": "restart", "names": ["web"]}, {"verb": "scale", "jobs": {"web": 1}}):
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(PATIENCE_S)
-        connection.connect(str(supervisor.run_dir / "test.sock"))
-        connection.sendall(json.dumps(request).encode() + b"\n")
-        asked.append(connection)
+        asked.append(ask(supervisor, **request))
         ledger.wait("asked", f"web:{len(asked) - 1}")
     ledger.wait("asked", "web:2")
     supervisor.write("web:0", "")
@@ -129,23 +147,31 @@ def test_a_roll_calls_nobody_back_whom_a_scale_has_sent_away(supervise: Supervis
     supervisor.write("web:1", "")
     supervisor.write("web:2", "")
     for connection in asked:
-        with connection, connection.makefile("rb") as answers:
-            assert json.loads(answers.readline())["ok"]
+        assert answer(connection)["ok"]
     assert list(supervisor.pids()) == ["web:0"]
+
+
+def test_a_failure_of_the_former_process_is_none_of_the_next(supervise: Supervise) -> None:
+    keys = KEYS | {"target": "work:Overdue", "stop_timeout": "600s"}
+    supervisor = supervise(section("web", **keys), MODULES, start=False)
+    supervisor.start(wait=False)
+    supervisor.wait_line("RUNNING -> STOPPING: a handler has taken longer")
+    asked = ask(supervisor, verb="restart", names=["web"])
+    supervisor.status()  # the wish is most likely known by now; what comes of it is the same if not
+    Ledger(supervisor).open("go")
+    assert answer(asked)["ok"]
+    row = supervisor.process("web:0")
+    assert row["ready"]
+    assert row["last_exit"]["cause"] == "timeout"
 
 
 def test_two_rolls_of_a_job_take_turns(supervise: Supervise) -> None:
     supervisor = supervise(section("web", processes=3, **KEYS), MODULES)
     seen = len(order(supervisor))
-    asked = []
-    for names in (["web"], ["web:2", "web:1"]):
-        connection = socket.socket(socket.AF_UNIX)
-        asked.append(connection)
-        connection.connect(str(supervisor.run_dir / "test.sock"))
-        connection.sendall(json.dumps({"verb": "restart", "names": names}).encode() + b"\n")
+    wishes = (["web"], ["web:2", "web:1"])
+    asked = [ask(supervisor, verb="restart", names=names) for names in wishes]
     for connection in asked:
-        with connection:
-            assert json.loads(connection.recv(65536))["ok"]
+        assert answer(connection)["ok"]
     away = 0
     for _, state in order(supervisor)[seen:]:
         away += {"STOPPING": 1, "STARTING": 0, "RUNNING": -1}[state]

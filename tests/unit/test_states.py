@@ -255,6 +255,29 @@ def test_who_is_to_come_back_later_waits_when_it_is_gone() -> None:
     assert status.cause is Cause.ASKED
 
 
+@pytest.mark.parametrize("wish", [Kind.START, Kind.RECYCLE])
+@pytest.mark.parametrize("restart", [Restart.ALWAYS, Restart.NEVER])
+@pytest.mark.parametrize("doom", [Kind.HUNG, Kind.OVERDUE, Kind.DEADLINE])
+def test_who_is_wanted_up_while_it_is_ended_for_a_failure_comes_at_once(
+    doom: Kind, restart: Restart, wish: Kind
+) -> None:
+    policy = replace(POLICY, restart=restart)
+    before = running() if doom is not Kind.DEADLINE else happen(Status(), Kind.START, 0.0)[0]
+    ended, _ = happen(before, doom, 40.0, policy)
+    status, _ = happen(ended, wish, 40.1, policy)
+    status, actions = happen(status, Kind.EXIT, 40.3, policy, signal=9)
+    assert (status.state, actions) == (State.STARTING, (Action.SPAWN,))
+    assert status.failures == (), "as if it had been asked for in BACKOFF"
+    assert status.cause is ended.doom, "what it died of is told all the same"
+    status, _ = happen(ended, wish, 40.1, policy)
+    status, _ = happen(status, Kind.STOP, 40.2, policy)
+    status, actions = happen(status, Kind.EXIT, 40.3, policy, signal=9)
+    assert (status.state, actions) == (State.STOPPED, ()), "the last wish counts"
+    status, _ = happen(ended, Kind.WAIT, 40.1, policy, why="waiting")
+    status, actions = happen(status, Kind.EXIT, 40.3, policy, signal=9)
+    assert (status.state, status.held, actions) == (State.STOPPED, True, ())
+
+
 def test_a_recycle_tells_its_reason() -> None:
     status, _ = happen(running(), Kind.RECYCLE, 10.0, why="too fat")
     assert status.why == "too fat"
