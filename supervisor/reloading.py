@@ -28,7 +28,7 @@ from supervisor.examination import Examination, Finding
 from supervisor.loop import now
 from supervisor.reload import Change, Plan
 from supervisor.seat import Seat
-from supervisor.states import Kind, State
+from supervisor.states import Goal, Kind, State
 
 if TYPE_CHECKING:
     # The Supervisor has one; at run time the import would be a circle.
@@ -244,6 +244,8 @@ class _Application:
             seat.take_over()
             self._supervisor.precedence.changed()
             return False
+        if seat.status.goal is Goal.DOWN:
+            return True  # somebody stops it just now; it takes note when it is gone
         return self._supervisor.rolling.restart(seat)
 
     def _rolled(self, name: str, failed: Seat | None, _untouched: int) -> None:

@@ -112,5 +112,4 @@ class _Roll:
 
 def _is_called_off(seat: Seat) -> bool:
     """Say whether somebody wants the process down, or later: that is no failure of it."""
-    wanted_now = seat.status.goal is Goal.UP and not seat.status.held
-    return not wanted_now and not seat.status.alive
+    return seat.status.goal is Goal.DOWN or seat.status.held

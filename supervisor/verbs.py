@@ -116,8 +116,8 @@ def _start(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> N
 def _restart(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
     """Restart processes one after the other, and answer when the last one is ready.
 
-    Without a name every job, but for what was stopped on purpose. One that does not get ready
-    stops the roll: what follows keeps running as it is.
+    Without a name every job, but for what was, or is just being, stopped on purpose. One that does
+    not get ready stops the roll: what follows keeps running as it is.
     """
     asked = protocol.names(request)
     chosen = selection.select(asked, supervisor.jobs)
@@ -128,7 +128,8 @@ def _restart(supervisor: Supervisor, request: protocol.Request, reply: Reply) ->
     done: list[str] = []
 
     def turn(seat: Seat) -> bool:
-        if seat.leaving or (not asked and (seat.at_rest or seat.status.held)):
+        is_down = seat.status.goal is Goal.DOWN or seat.status.held
+        if seat.leaving or (not asked and is_down):
             return False
         done.append(seat.name)
         return supervisor.rolling.restart(seat)

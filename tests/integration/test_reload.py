@@ -40,6 +40,13 @@ class Late(Work):
         super().setup()
         while not is_open("go") and not self.context.wait(0.01):
             pass
+
+class Slow(Work):
+    def run(self, context):
+        context.wait(1e6)
+        note("asked", self.name)
+        while not is_open("go"):
+            context.stop.fast.wait(0.01)
 """
 
 SLOW = """
@@ -315,6 +322,24 @@ def test_what_was_changed_by_hand_survives(supervise: Supervise) -> None:
     supervisor.call("start", names=["web:1"])
     pid = supervisor.process("web:1")["pid"]
     assert Ledger(supervisor).pids("colour", "web:1", "red") == [pid], "in its new form"
+
+
+def test_who_is_being_stopped_by_hand_is_not_called_back(supervise: Supervise) -> None:
+    web = section("web", **(KEYS | {"target": "work:Slow", "stop_timeout": "600s"}))
+    supervisor = supervise(web + MAIL, MODULES)
+    ledger = Ledger(supervisor)
+    supervisor.start_call("stop", names=["web"])
+    ledger.wait("asked", "web:0")
+    supervisor.call("restart", names=[])
+    assert supervisor.process("web:0")["state"] == "STOPPING"
+    supervisor.configure(web.replace("type", "option.colour = red\ntype") + MAIL)
+    supervisor.start_call("reload")
+    supervisor.wait_line("reload: web: restart (option.colour)")
+    ledger.open("go")
+    supervisor.wait_line("reloaded, generation 2")
+    assert supervisor.process("web:0")["state"] == "STOPPED"
+    supervisor.call("start", names=["web"])
+    ledger.wait("colour", "web:0", "red")
 
 
 def test_a_job_that_had_failed_gets_its_new_form_at_once(supervise: Supervise) -> None:
