@@ -343,10 +343,10 @@ def test_a_quick_command_loads_nothing_heavy(shop: Supervisor) -> None:
     heavy = "config render supervisor"
     names = [*(f"supervisor.{name}" for name in heavy.split()), "workers", "rich", "logging"]
     script = (
-        "import sys; from supervisor.entry import main; code = main();"
-        f"print(code, sorted(set(sys.modules) & set({names})), file=sys.stderr)"
+        "import gc, sys; from supervisor.entry import main; code = main();"
+        f"print(code, sorted(set(sys.modules) & set({names})), gc.isenabled(), file=sys.stderr)"
     )
     words = [sys.executable, "-c", script, "status", "--json", "-c", str(shop.conf)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
-    assert done.stderr == "0 []\n"
+    assert done.stderr == "0 [] True\n"
     assert json.loads(done.stdout)["master"]["ready"] is True
