@@ -46,7 +46,7 @@ from workers.overdue import Overdue
 from workers.pool import Doorbell, Pool, Task
 from workers.retry import MAX_CRASHES
 from workers.settlement import Settlement
-from workers.sources.source import Delivery, Source, SourceTrouble
+from workers.sources.source import Delivery, Source
 from workers.title import work
 from workers.topics import Appetite, Turns
 from workers.trouble import Trouble
@@ -143,7 +143,7 @@ class Consumer:
 
     def _open_source(self) -> bool:
         """Open the source, however long that takes. Gives False when the stop came first."""
-        while not self._attempt(self._open_and_release):
+        while not self._attempt([self._open_and_release]):
             self._beat()
             if self._child.stop.wait(min(_TURN_S, self._trouble.pause())):
                 return False
@@ -174,12 +174,9 @@ class Consumer:
             self._sleep()
 
     def _attempt_due(self, now: float) -> None:
-        """Do all that is due with the source, unless it is, or gets, in trouble."""
-        if now < self._trouble.until:
-            return
-        for step in self._due(now):
-            if not self._attempt(step):
-                return
+        """Do all that is due with the source, unless it is in trouble."""
+        if now >= self._trouble.until:
+            self._attempt(self._due(now))
 
     def _due(self, now: float) -> Iterator[Callable[[], None]]:
         if self._legacy:
@@ -188,22 +185,18 @@ class Consumer:
             yield self._leases.renew
         wanted = min(_FETCH, self.gate.leave(now).room)
         if self._is_time_to_settle(now, hungry=wanted > 0):
-            yield self._settle
+            yield partial(self._settlement.write, self._source)
         if wanted:
             yield partial(self._fetch, wanted)
         if now >= self._backlog.next_count and not self._draining:
             yield self._backlog.count
 
-    def _attempt(self, step: Callable[[], None]) -> bool:
-        """Do one thing with the source; when it is in trouble, say so once and come back later."""
-        try:
-            step()
-        except SourceTrouble as error:
-            self._trouble.met(error, time.monotonic())
-            self._backlog.lose_sight()
-            return False
-        self._trouble.over(time.monotonic())
-        return True
+    def _attempt(self, steps: Iterable[Callable[[], None]]) -> bool:
+        """Do things with the source; give False when it got in trouble."""
+        if self._trouble.passes(steps):
+            return True
+        self._backlog.lose_sight()
+        return False
 
     # --- fetching
 
@@ -257,8 +250,7 @@ class Consumer:
     def _collect(self, now: float) -> None:
         for task in self._pool.collect():
             if task.expired:
-                self._leases.forget((task.delivery,))
-                self._breaker.given_back(task.delivery.number, now)
+                self._give_back(task, now)  # it may be ours once more; otherwise this does nothing
                 continue
             self._page.observe(task.seconds)
             self._appetite.observe(task.seconds)
@@ -335,9 +327,6 @@ class Consumer:
             return False
         return hungry or self._draining or not self._intake.outstanding or now >= due
 
-    def _settle(self) -> None:
-        self._settlement.write(self._source)
-
     def _release_fallen(self) -> None:
         self._legacy.release()
         self._next_fetch = 0.0
@@ -395,7 +384,7 @@ class Consumer:
         for task in self._leases:
             if task.delivery.number not in settled:
                 self._give_back(task, now)
-        self._attempt(self._settle)
+        self._attempt([partial(self._settlement.write, self._source)])
 
     # --- being seen, and sleeping
 

@@ -117,7 +117,7 @@ def outcomes(result: object, count: int) -> Sequence[BaseException | None]:
     if not isinstance(result, (list, tuple)):
         return (None,) * count
     errors = [one if isinstance(one, BaseException) else None for one in result]
-    if not any(errors):
+    if all(error is None for error in errors):
         return (None,) * count
     if len(errors) != count:
         raise ValueError(f"{BATCH} returned {len(errors)} outcomes for {count} messages")

@@ -6,6 +6,7 @@ And what others held who are dead: the master tells who has fallen, and their le
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -24,7 +25,7 @@ class Leases:
         self._source = source
         self._lease_s = lease_s
         self._held: dict[int, Task] = {}
-        self.next_renewal = 0.0
+        self.next_renewal = math.inf
 
     def __getitem__(self, number: int) -> Task:
         """Give the task of a delivery that is held. Raises: KeyError."""
@@ -42,21 +43,23 @@ class Leases:
             task.until = until
             return False
         self._held[delivery.number] = Task(delivery, until)
+        self.next_renewal = min(self.next_renewal, fetched_at + self._lease_s / 3)
         return True
 
     def forget(self, deliveries: Iterable[Delivery]) -> None:
         """Let go of what is settled, or was lost."""
         for delivery in deliveries:
             self._held.pop(delivery.number, None)
+        if not self._held:
+            self.next_renewal = math.inf
 
     def renew(self) -> None:
-        """Renew all leases. Raises: SourceTrouble."""
-        self.next_renewal = time.monotonic() + self._lease_s / 3
+        """Renew all leases. Raises: SourceTrouble, and then it stays due."""
+        begun = time.monotonic()
+        until = begun + self._lease_s
         tasks = [task for task in self._held.values() if task.until]
-        if not tasks:
-            return
-        until = time.monotonic() + self._lease_s
         lost = self._source.extend([task.delivery for task in tasks])
+        self.next_renewal = begun + self._lease_s / 3
         for task in tasks:
             if task.delivery.number not in lost:
                 task.until = until

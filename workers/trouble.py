@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable, Iterable
 from typing import Final
+
+from workers.sources.source import SourceTrouble
 
 _FIRST_S: Final = 0.1
 _LONGEST_S: Final = 5.0
@@ -25,6 +29,23 @@ class Trouble:
     def pause(self) -> float:
         """Give how long the source is left alone after its last failure, in seconds."""
         return self._pause_s
+
+    def passes(self, steps: Iterable[Callable[[], None]]) -> bool:
+        """Do things with the source, up to the first that fails; give False when one does.
+
+        What has failed is due again: the trouble is over when all that was due is done.
+        """
+        works = False
+        try:
+            for step in steps:
+                step()
+                works = True
+        except SourceTrouble as error:
+            self.met(error, time.monotonic())
+            return False
+        if works:
+            self.over(time.monotonic())
+        return True
 
     def met(self, error: Exception, now: float) -> None:
         """Note a failed call."""

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import kernel
-from supervisor.board import UNKNOWN
 from supervisor.slot import FALLEN, Fallen, Slot
 from tests.conformance.conftest import Bench, empty
 from tests.helpers import shop
@@ -322,65 +320,12 @@ def test_kill_at_every_step_loses_nothing(
     assert ends.total() - 51 <= ended - acknowledged, "what was acknowledged is not done again"
 
 
-def test_a_locked_queue_is_said_once_and_survived(
-    bench: Bench, nursery: Nursery, journal: shop.Journal
-) -> None:
-    bench.publish("t", {"gate": True})
-    one = nursery.fork(shop.job(bench.url, journal.path, io_timeout=1))
-    one.until(lambda: journal.counts("begin"))
-    with bench.out_of_order():
-        shop.open_gate(journal.path)
-        one.until(lambda: one.said("cannot be used"))
-        one.until(lambda: one.page.read().backlog == UNKNOWN)
-        beat = one.page.read().beat_ns
-        one.until(lambda: one.page.read().beat_ns > beat)
-    one.until(empty(bench))
-    bench.publish("t", 2)
-    one.until(lambda: one.page.read().done == 2)
-    assert one.stop() == 0
-    assert len([line for line in one.lines if b"cannot be used, trying" in line]) == 1
-    assert one.said("can be used again")
-    assert set(journal.counts("end").values()) == {1}
-
-
-def test_a_queue_that_can_never_work_is_a_configuration_error(
-    nursery: Nursery, journal: shop.Journal, tmp_path: Path
-) -> None:
-    (tmp_path / "q.db").write_bytes(b"no database" * 1000)
-    one = nursery.fork(shop.job(f"sqlite:///{tmp_path}/q.db", journal.path))
-    assert one.wait() == 78
-    assert one.said("is not a database of SQLite")
-    assert b"ready" not in one.lines
-
-
 def test_a_handler_that_cannot_be_imported_is_an_ordinary_failure(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     one = nursery.fork(shop.job(bench.url, journal.path, "nobody"))
     assert one.wait() == 1
     assert one.said("nobody")
-
-
-def test_what_a_frozen_process_has_not_begun_is_left_to_others(
-    bench: Bench, nursery: Nursery, journal: shop.Journal
-) -> None:
-    """A process that slept through its leases must not begin what others have by now."""
-    bench.publish("t", *range(8))
-    bench.publish("t", *({"gate": True, "n": n} for n in range(6)))
-    one = nursery.fork(shop.job(bench.url, journal.path, concurrency=1, lease=2))
-    one.until(lambda: len(journal.counts("begin")) == 9 and one.page.read().done == 8)
-    one.kill(signal.SIGSTOP)
-    eventually(lambda: (facts := kernel.facts(one.pid)) and facts.state == "T")
-    shop.open_gate(journal.path)
-    two = nursery.fork(one.slot.job, 1)
-    two.until(empty(bench))
-    one.kill(signal.SIGCONT)
-    bench.publish("t", "last")
-    one.until(empty(bench))
-    assert two.stop() == one.stop() == 0
-    ends = journal.counts("end")
-    assert len(ends) == 15
-    assert sum(ends.values()) - 15 <= 1
 
 
 def test_many_processes_may_make_the_queue_at_once(bench: Bench, nursery: Nursery) -> None:

@@ -86,7 +86,11 @@ class Source(Protocol):
         ...
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Settle for good, all or none. A lease that was lost meanwhile is no error."""
+        """Settle for good, all or none.
+
+        What is settled in this or another way, and had its lease lost meanwhile, is left alone,
+        without an error.
+        """
         ...
 
     def nack(self, returns: Sequence[Return]) -> None:
