@@ -7,7 +7,8 @@ the supervisor down; what they do is in `workers.commands`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -26,6 +27,7 @@ from supervisor.console import (
     yes,
 )
 from supervisor.errors import UsageError
+from supervisor.letters import Choice
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -38,9 +40,21 @@ def _full(_context: click.Context, option: click.Parameter, value: str | None) -
 
 
 def _choice(limit: int | None) -> Callable[[Command], Command]:
-    """Let a command take the options that choose letters."""
+    """Let a command take the options that choose letters, as one `choice` of them."""
 
     def decorate(command: Command) -> Command:
+        @wraps(command)
+        def choosing(
+            *,
+            topic: str,
+            message_id: str | None,
+            where: str | None,
+            limit: int | None,
+            **others: object,
+        ) -> object:
+            return command(choice=Choice(topic, message_id, where, limit), **others)
+
+        chosen = cast("Command", choosing)
         for option in (
             click.option(
                 "--limit",
@@ -60,8 +74,8 @@ def _choice(limit: int | None) -> Callable[[Command], Command]:
                 "--id", "message_id", metavar="ID", callback=_full, help="Only with this id."
             ),
         ):
-            command = option(command)
-        return click.argument("topic")(command)
+            chosen = option(chosen)
+        return click.argument("topic")(chosen)
 
     return decorate
 
@@ -87,10 +101,10 @@ def dead() -> None:
 @as_json
 @conf
 @pass_invocation
-def dead_list(invocation: Invocation, /, topic: str, as_json: bool, **choice: Any) -> None:  # noqa: ANN401
+def dead_list(invocation: Invocation, choice: Choice, as_json: bool) -> None:
     """Show the dead letters of a topic, a line each."""
     config = workers_commands.configuration(invocation)
-    rows = workers_commands.load().dead_list(config, topic, **choice)
+    rows = workers_commands.load().dead_list(config, choice)
     if as_json:
         print_json(rows)
     else:
@@ -104,13 +118,13 @@ def dead_list(invocation: Invocation, /, topic: str, as_json: bool, **choice: An
 @as_json
 @conf
 @pass_invocation
-def dead_show(invocation: Invocation, /, topic: str, as_json: bool, **choice: Any) -> None:  # noqa: ANN401
+def dead_show(invocation: Invocation, choice: Choice, as_json: bool) -> None:
     """Show dead letters whole: data, error, traceback and history. Without --id, the newest."""
     config = workers_commands.configuration(invocation)
-    letters = workers_commands.load().dead_show(config, topic, **choice)
+    letters = workers_commands.load().dead_show(config, choice)
     if as_json:
         # With an id it is that one letter, and no list of one.
-        print_json(letters[0] if choice["message_id"] is not None else letters)
+        print_json(letters[0] if choice.message_id is not None else letters)
         return
     from supervisor import render
 
@@ -131,19 +145,19 @@ def dead_show(invocation: Invocation, /, topic: str, as_json: bool, **choice: An
 @as_json
 @conf
 @pass_invocation
-def dead_replay(invocation: Invocation, /, topic: str, as_json: bool, **choice: Any) -> None:  # noqa: ANN401
+def dead_replay(invocation: Invocation, choice: Choice, as_json: bool) -> None:
     """Put dead letters back on the topics they came from, as if never tried.
 
     Each is put back once, whole, or stays where it is.
     """
     config = workers_commands.configuration(invocation)
-    result = workers_commands.load().dead_replay(config, topic, **choice)
+    result = workers_commands.load().dead_replay(config, choice)
     if as_json:
         print_json(result)
     else:
         from supervisor.render import amount
 
-        print_lines([f"put back {amount(result['replayed'], 'dead letter')} of {topic}"])
+        print_lines([f"put back {amount(result['replayed'], 'dead letter')} of {choice.topic}"])
 
 
 @dead.command(
@@ -155,25 +169,16 @@ def dead_replay(invocation: Invocation, /, topic: str, as_json: bool, **choice: 
 @as_json
 @conf
 @pass_invocation
-def dead_purge(
-    invocation: Invocation,
-    /,
-    topic: str,
-    yes: bool,
-    as_json: bool,
-    **choice: Any,  # noqa: ANN401  # the options of `_choice`
-) -> None:
+def dead_purge(invocation: Invocation, choice: Choice, yes: bool, as_json: bool) -> None:
     """Delete dead letters for good."""
     from supervisor.render import amount
 
     def confirm(count: int) -> None:
-        confirmed(f"Delete {amount(count, 'dead letter')} of {topic} for good?")
+        confirmed(f"Delete {amount(count, 'dead letter')} of {choice.topic} for good?")
 
     config = workers_commands.configuration(invocation)
-    result = workers_commands.load().dead_purge(
-        config, topic, **choice, confirm=None if yes else confirm
-    )
+    result = workers_commands.load().dead_purge(config, choice, None if yes else confirm)
     if as_json:
         print_json(result)
     else:
-        print_lines([f"deleted {amount(result['purged'], 'dead letter')} of {topic}"])
+        print_lines([f"deleted {amount(result['purged'], 'dead letter')} of {choice.topic}"])

@@ -15,6 +15,7 @@ from supervisor.console import Invocation
 if TYPE_CHECKING:
     # Only for the reader: the short commands do without the whole configuration.
     from supervisor.config import Config
+    from supervisor.letters import Choice
     from supervisor.protocol import DeadLetter, Purge, QueueStatus, Replay
 
 
@@ -53,51 +54,20 @@ class Commands(Protocol):
         """Delete what waits on a topic."""
         ...
 
-    def dead_list(
-        self,
-        config: Config,
-        topic: str,
-        *,
-        message_id: str | None,
-        where: str | None,
-        limit: int | None,
-    ) -> list[DeadLetter]:
-        """Look at the dead letters of a topic."""
+    def dead_list(self, config: Config, choice: Choice) -> list[DeadLetter]:
+        """Look at dead letters."""
         ...
 
-    def dead_show(
-        self,
-        config: Config,
-        topic: str,
-        *,
-        message_id: str | None,
-        where: str | None,
-        limit: int | None,
-    ) -> list[dict[str, object]]:
+    def dead_show(self, config: Config, choice: Choice) -> list[dict[str, object]]:
         """Look at all that is known of some of them."""
         ...
 
-    def dead_replay(
-        self,
-        config: Config,
-        topic: str,
-        *,
-        message_id: str | None,
-        where: str | None,
-        limit: int | None,
-    ) -> Replay:
+    def dead_replay(self, config: Config, choice: Choice) -> Replay:
         """Put dead letters back on their topics."""
         ...
 
     def dead_purge(
-        self,
-        config: Config,
-        topic: str,
-        *,
-        message_id: str | None,
-        where: str | None,
-        limit: int | None,
-        confirm: Callable[[int], None] | None,
+        self, config: Config, choice: Choice, confirm: Callable[[int], None] | None
     ) -> Purge:
         """Delete dead letters for good."""
         ...

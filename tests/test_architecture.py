@@ -44,11 +44,12 @@ LAYERS = (
     "values",
     "loop states board memory rate selection",
     "tallies",
-    "signals errors secret kernel bytecode trust identity cgroups",
+    "signals errors secret kernel bytecode trust identity cgroups letters",
 )
 
 SEEN_BY_WORKERS = {
-    f"supervisor.{name}" for name in ("board", "bytecode", "client", "config", "errors", "slot")
+    f"supervisor.{name}"
+    for name in ("board", "bytecode", "client", "config", "errors", "letters", "slot")
 }
 
 SEEN_BY_SOURCES = {"workers.base", "supervisor.errors"}

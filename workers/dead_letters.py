@@ -1,6 +1,6 @@
 """What the command line does with dead letters: list, show, replay, purge.
 
-One selection serves all four: what `list` shows with a filter is what `replay` and `purge` take
+One choice serves all four: what `list` shows with a filter is what `replay` and `purge` take
 with it. Works with the supervisor up or down.
 """
 
@@ -11,100 +11,50 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
 from supervisor.config import Config
 from supervisor.errors import SupervisorError
+from supervisor.letters import Choice
 from workers import codec
 from workers.queues import desk_of, files_of, no_such_topic
 from workers.sources.sqlite_desk import Letter, SqliteDesk
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Which dead letters are meant: those under a name or of a topic, the newest first.
-
-    `where` is a text that stands in the error or in the data, as `dead list` shows them.
-    """
-
-    topic: str
-    message_id: str | None = None
-    where: str | None = None
-    limit: int | None = None
-
-    def fits(self, letter: Letter) -> bool:
-        """Tell whether the letter holds the text."""
-        if self.where is None or self.where in letter.error:
-            return True
-        return any(self.where in text for text in _data_as_text(letter))
+def dead_list(config: Config, choice: Choice) -> list[dict[str, object]]:
+    """Look at dead letters, the newest first. Raises: NoSuchJob."""
+    return [_shown(letter) for letter in _letters(config, choice)]
 
 
-def dead_list(
-    config: Config,
-    topic: str,
-    *,
-    message_id: str | None = None,
-    where: str | None = None,
-    limit: int | None = 100,
-) -> list[dict[str, object]]:
-    """Look at the dead letters of a topic, the newest first. Raises: NoSuchJob."""
-    found = _letters(config, Choice(topic, message_id, where, limit))
-    return [_shown(letter) for letter in found]
-
-
-def dead_show(
-    config: Config,
-    topic: str,
-    *,
-    message_id: str | None = None,
-    where: str | None = None,
-    limit: int | None = 1,
-) -> list[dict[str, object]]:
+def dead_show(config: Config, choice: Choice) -> list[dict[str, object]]:
     """Look at everything that is known of dead letters.
 
     Raises: NoSuchJob, or SupervisorError when none is found.
     """
-    choice = Choice(topic, message_id, where, limit)
     found = [_whole(letter) for letter in _letters(config, choice)]
     if not found:
         raise _none(choice)
     return found
 
 
-def dead_replay(
-    config: Config,
-    topic: str,
-    *,
-    message_id: str | None = None,
-    where: str | None = None,
-    limit: int | None = None,
-) -> dict[str, object]:
+def dead_replay(config: Config, choice: Choice) -> dict[str, object]:
     """Put dead letters back on the topics that they came from, as if never tried.
 
     Raises: NoSuchJob, or SupervisorError when there is none of that id.
     """
-    choice = Choice(topic, message_id, where, limit)
-    return {"topic": topic, "replayed": _apply(config, choice, SqliteDesk.replay, None)}
+    return {"topic": choice.topic, "replayed": _apply(config, choice, SqliteDesk.replay, None)}
 
 
 def dead_purge(
-    config: Config,
-    topic: str,
-    *,
-    message_id: str | None = None,
-    where: str | None = None,
-    limit: int | None = None,
-    confirm: Callable[[int], None] | None = None,
+    config: Config, choice: Choice, confirm: Callable[[int], None] | None = None
 ) -> dict[str, object]:
     """Delete dead letters for good; `confirm` is told how many, and raises to call it off.
 
     Raises: NoSuchJob, or SupervisorError when there is none of that id.
     """
-    choice = Choice(topic, message_id, where, limit)
-    return {"topic": topic, "purged": _apply(config, choice, SqliteDesk.forget, confirm)}
+    return {"topic": choice.topic, "purged": _apply(config, choice, SqliteDesk.forget, confirm)}
 
 
 def _apply(
@@ -157,8 +107,15 @@ def _walk(config: Config, choice: Choice, open_desks: ExitStack) -> Iterator[tup
 
 def _fitting(path: Path, desk: SqliteDesk, choice: Choice) -> Iterator[tuple[Path, Letter]]:
     for letter in desk.walk(choice.topic, choice.message_id):
-        if choice.fits(letter):
+        if _fits(choice.where, letter):
             yield path, letter
+
+
+def _fits(where: str | None, letter: Letter) -> bool:
+    """Tell whether the letter holds the text."""
+    if where is None or where in letter.error:
+        return True
+    return any(where in text for text in _data_as_text(letter))
 
 
 def _names(config: Config) -> set[str]:

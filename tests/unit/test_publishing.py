@@ -15,6 +15,7 @@ from supervisor.errors import (
     SupervisorError,
     UsageError,
 )
+from supervisor.letters import Choice
 from workers import (
     Context,
     Message,
@@ -138,19 +139,19 @@ def test_dead_letters_are_listed_and_shown(conf: Path) -> None:
     source.dead([Burial(one, "mail", "m1", "ValueError: no", "Traceback", "a:0")])
     source.close()
     config = load(conf)
-    [letter] = commands.dead_list(config, "mail")
+    [letter] = commands.dead_list(config, Choice("mail"))
     assert (letter["id"], letter["error"], letter["data"]) == (
         "m1",
         "ValueError: no",
         {"to": "you"},
     )
-    [shown] = commands.dead_show(config, "mail", message_id="m1")
+    [shown] = commands.dead_show(config, Choice("mail", message_id="m1"))
     assert (shown["traceback"], shown["key"], shown["origin"]) == ("Traceback", "k", "a:0")
-    assert commands.dead_list(config, "order.reminder") == []
+    assert commands.dead_list(config, Choice("order.reminder")) == []
     with pytest.raises(SupervisorError, match="no dead letter"):
-        commands.dead_show(config, "mail", message_id="m2")
+        commands.dead_show(config, Choice("mail", message_id="m2"))
     with pytest.raises(NoSuchJob):
-        commands.dead_list(config, "nothing")
+        commands.dead_list(config, Choice("nothing"))
 
 
 @pytest.mark.parametrize("url", ["sqlite://x", "sqlite:///", "redis://h/0", "q.db"])

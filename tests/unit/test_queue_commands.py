@@ -10,12 +10,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from supervisor import entry, kernel
 from supervisor.config import Config, load
 from supervisor.errors import NoSuchJob, SupervisorError
+from supervisor.letters import Choice
 from tests.helpers.eventually import eventually
 from workers import codec, commands
 from workers.sources.source import Burial, Delivery
@@ -119,8 +121,8 @@ def run(
     return call
 
 
-def listed(config: Config, topic: str, **choice: object) -> list[object]:
-    return [letter["data"] for letter in commands.dead_list(config, topic, **choice)]
+def listed(config: Config, topic: str, **choice: Any) -> list[object]:
+    return [letter["data"] for letter in commands.dead_list(config, Choice(topic, **choice))]
 
 
 # --- queues
@@ -195,9 +197,9 @@ def test_one_choice_serves_all_commands(config: Config, shop: Shop) -> None:
     assert listed(config, "orders", where="text") == ["a text"]
     assert listed(config, "orders", where="%") == [], "plain text, no pattern"
     assert listed(config, "orders", message_id=_id_of({"n": 2})) == [{"n": 2}]
-    assert len(commands.dead_show(config, "orders", limit=3)) == 3
+    assert len(commands.dead_show(config, Choice("orders", limit=3))) == 3
     with pytest.raises(SupervisorError, match="no dead letter of orders that holds 'nothing'"):
-        commands.dead_show(config, "orders", where="nothing")
+        commands.dead_show(config, Choice("orders", where="nothing"))
 
 
 def test_a_replay_puts_back_what_list_shows_and_the_oldest_first(
@@ -206,7 +208,7 @@ def test_a_replay_puts_back_what_list_shows_and_the_oldest_first(
     shop.bury("orders", *range(5), error="Timeout")
     shop.bury("orders", 5)
     assert listed(config, "orders", where="Timeout", limit=3) == [4, 3, 2]
-    replayed = commands.dead_replay(config, "orders", where="Timeout", limit=3)
+    replayed = commands.dead_replay(config, Choice("orders", where="Timeout", limit=3))
     assert replayed == {"topic": "orders", "replayed": 3}
     assert listed(config, "orders") == [5, 1, 0]
     assert shop.waiting("orders") == [2, 3, 4]
@@ -216,10 +218,10 @@ def test_letters_go_back_to_the_topic_that_they_came_from(config: Config, shop: 
     shop.bury("orders", 1)
     shop.bury("mail", 2)
     shop.bury("orders", 3, path=shop.there)
-    assert commands.dead_replay(config, "graves")["replayed"] == 3
+    assert commands.dead_replay(config, Choice("graves"))["replayed"] == 3
     assert (shop.waiting("orders"), shop.waiting("mail")) == ([1], [2])
     assert shop.waiting("orders", shop.there) == [3]
-    assert commands.dead_replay(config, "graves")["replayed"] == 0
+    assert commands.dead_replay(config, Choice("graves"))["replayed"] == 0
 
 
 def test_the_newest_of_several_queues_count_together(config: Config, shop: Shop) -> None:
@@ -227,7 +229,7 @@ def test_the_newest_of_several_queues_count_together(config: Config, shop: Shop)
         shop.bury("orders", number, path=(shop.here, shop.there)[number % 2])
     shown = listed(config, "orders", limit=3)
     assert len(shown) == 3
-    assert commands.dead_purge(config, "orders", limit=3)["purged"] == 3
+    assert commands.dead_purge(config, Choice("orders", limit=3))["purged"] == 3
     assert listed(config, "orders") == [({0, 1, 2, 3} - set(shown)).pop()]
 
 
@@ -239,13 +241,13 @@ def test_a_purge_asks_before_and_deletes_what_it_has_told(config: Config, shop: 
         raise SupervisorError("no")
 
     with pytest.raises(SupervisorError, match="no"):
-        commands.dead_purge(config, "orders", confirm=refuse)
+        commands.dead_purge(config, Choice("orders"), confirm=refuse)
     assert len(listed(config, "orders")) == 2
 
     def agree(count: int) -> None:
         shop.bury("orders", 3)
 
-    assert commands.dead_purge(config, "orders", confirm=agree)["purged"] == 2
+    assert commands.dead_purge(config, Choice("orders"), confirm=agree)["purged"] == 2
     assert listed(config, "orders") == [3]
 
 
@@ -253,10 +255,10 @@ def test_a_purge_asks_before_and_deletes_what_it_has_told(config: Config, shop: 
 def test_an_id_that_is_not_there_is_an_error(config: Config, shop: Shop, do: str) -> None:
     shop.bury("orders", 1)
     with pytest.raises(SupervisorError, match="no dead letter of orders has the id 2"):
-        getattr(commands, do)(config, "orders", message_id="2")
+        getattr(commands, do)(config, Choice("orders", message_id="2"))
     with pytest.raises(NoSuchJob):
-        getattr(commands, do)(config, "ordres")
-    assert getattr(commands, do)(config, "orders", where="nowhere")
+        getattr(commands, do)(config, Choice("ordres"))
+    assert getattr(commands, do)(config, Choice("orders", where="nowhere"))
 
 
 def test_a_letter_is_put_back_once_whoever_else_tries(config: Config, shop: Shop) -> None:
@@ -276,7 +278,7 @@ def test_a_kill_in_a_replay_loses_nothing_and_doubles_nothing(config: Config, sh
     for least in (1, total // 2):
         pid = os.fork()
         if not pid:
-            commands.dead_replay(config, "orders")
+            commands.dead_replay(config, Choice("orders"))
             os._exit(0)
         pidfd = kernel.pidfd_of_child(pid)
         eventually(lambda least=least: _counts(shop)[0] >= least)
@@ -284,7 +286,7 @@ def test_a_kill_in_a_replay_loses_nothing_and_doubles_nothing(config: Config, sh
         os.waitpid(pid, 0)
         os.close(pidfd)
         assert sum(_counts(shop)) == total
-    commands.dead_replay(config, "orders")
+    commands.dead_replay(config, Choice("orders"))
     found: Counter[object] = Counter()
     while batch := shop.waiting("orders"):
         found.update(batch)
