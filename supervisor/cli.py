@@ -121,7 +121,7 @@ def start(
             raise UsageError("--daemonize and --mode are for the whole supervisor, without a NAME")
         with invocation.client() as client:
             client.start(names)
-            print_done(client.status(names), "started")
+            print_done(client.status(names)["processes"], "started")
         return None
     from supervisor import launch
 
@@ -194,8 +194,8 @@ def restart(invocation: Invocation, names: tuple[str, ...]) -> None:
     """
     with invocation.client() as client:
         done = client.restart(names)
-        if done["names"]:
-            print_done(client.status(tuple(done["names"])), "restarted")
+        chosen = tuple(done["names"])
+        print_done(client.status(chosen)["processes"] if chosen else [], "restarted")
     if note := done.get("note"):
         click.echo(note, err=True)
 

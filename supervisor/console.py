@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -230,11 +230,14 @@ def terminal() -> tuple[bool, int | None]:
     return colour, os.get_terminal_size(sys.stdout.fileno()).columns or None
 
 
-def print_done(found: protocol.Status, word: str) -> None:
-    """Print what was done to processes."""
+def print_done(rows: Sequence[protocol.ProcessStatus], word: str) -> None:
+    """Print what was done to processes, or that there was none to do it to."""
     from supervisor import render
 
-    print_lines(render.done_line(row, word) for row in found["processes"])
+    print_lines(render.done_line(row, word) for row in rows)
+    if not rows:
+        hint = "a job without processes gets some with `supervisor scale NAME=N`"
+        click.echo(f"nothing was {word}; {hint}", err=True)
 
 
 def print_json(value: object) -> None:

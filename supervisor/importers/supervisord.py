@@ -379,7 +379,10 @@ class _Translation:
         """Suggest for what was started later what it may have waited for."""
         ranks = sorted({rank for rank, _, _ in self._ranks})
         for rank, job, _ in self._ranks:
-            if rank in (ranks[0], _NO_RANK):
+            if rank == _NO_RANK:
+                continue
+            if rank == ranks[0]:
+                job.note(f"priority = {rank}: {PROGRAM_NOTES['priority']}")
                 continue
             before = ranks[ranks.index(rank) - 1]
             earlier = [name for other, _, name in self._ranks if other == before]

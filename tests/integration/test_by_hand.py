@@ -128,6 +128,11 @@ def test_none_at_all_and_back_again(supervise: Supervise) -> None:
     assert supervisor.cli("scale", "web=0").returncode == 0
     assert supervisor.status()["processes"] == []
     assert "by hand: web: 0 (file: 2)" in supervisor.cli("status", "web").stdout
+    for word in ("start", "restart"):
+        done = supervisor.cli(word, "web")
+        assert (done.returncode, done.stdout) == (0, "")
+        assert done.stderr.startswith(f"nothing was {word}ed; ")
+        assert "`supervisor scale NAME=N`" in done.stderr
     assert supervisor.cli("scale", "web=2").returncode == 0
     assert supervisor.status()["master"]["ready"]
     assert Ledger(supervisor).no_twins()

@@ -266,6 +266,7 @@ def test_priorities_are_suggested_as_dependencies() -> None:
         priority = 2
         """
     )
+    assert "# priority = -1: here all start at once; depends_on says" in text
     assert "# priority = 2: here all start at once." in text
     assert "\n# depends_on = db\n" in text
 
