@@ -103,6 +103,7 @@ class Reloading:
         try:
             application.prepare()
         except ConfigError as error:
+            supervisor.close_unused_logs()
             self._refuse(answer, error.problems)
             return
         self.generation += 1

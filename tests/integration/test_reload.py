@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import time
@@ -145,6 +146,18 @@ def test_an_invalid_file_changes_nothing_and_says_why(
     assert (supervisor.pids(), generation(supervisor)) == (before, 1)
     supervisor.configure(WEB + MAIL)
     assert supervisor.cli("reload").returncode == 0
+
+
+def test_a_file_that_is_refused_leaves_no_log_open(supervise: Supervise) -> None:
+    supervisor = supervise(WEB + MAIL, MODULES)
+    fine = supervisor.folder / "fine.log"
+    supervisor.configure(
+        section("web", log_file=fine, **KEYS) + section("mail", log_file="/nowhere/log", **KEYS)
+    )
+    (error,) = supervisor.call("reload")["errors"]
+    assert "/nowhere" in error["message"]
+    files = os.listdir(f"/proc/{supervisor.pid}/fd")
+    assert str(fine) not in [os.path.realpath(f"/proc/{supervisor.pid}/fd/{fd}") for fd in files]
 
 
 def test_what_is_the_supervisors_own_waits_for_its_restart(supervise: Supervise) -> None:
