@@ -213,6 +213,8 @@ class _Application:
 
     def _call_in(self, job: Job) -> None:
         """Fill what a job lacks, after its settings are those that it keeps."""
+        if self._supervisor.stopping:
+            return  # nobody would stop who comes now
         crew = self._supervisor.crew
         hired = [seat for seat in crew.hire(job) if seat.wanted]
         crew.sort()

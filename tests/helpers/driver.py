@@ -228,22 +228,33 @@ class Supervisor:
 
     def call(self, verb: str, **arguments: Any) -> Any:
         """Ask the control socket, which is faster than a command. Raises: OSError."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(PATIENCE_S)
-            connection.connect(str(self.run_dir / "test.sock"))
-            connection.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
-            with connection.makefile("rb") as answers:
-                answer = json.loads(answers.readline() or b"{}")
+        answer = self.answer(self._ask(verb, arguments))
         assert answer.get("ok"), answer
         return answer["result"]
 
-    def start_call(self, verb: str, **arguments: Any) -> None:
-        """Ask, and do not wait for the answer."""
-        connection = socket.socket(socket.AF_UNIX)
+    def start_call(self, verb: str, **arguments: Any) -> socket.socket:
+        """Ask, and do not wait for the answer: `answer` does, with what this gives."""
+        connection = self._ask(verb, arguments)
         self._asked.append(connection)
-        connection.settimeout(PATIENCE_S)
-        connection.connect(str(self.run_dir / "test.sock"))
-        connection.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+        return connection
+
+    @staticmethod
+    def answer(connection: socket.socket) -> Line:
+        """Wait for the whole answer; {} when the master has gone without one."""
+        with connection, connection.makefile("rb") as answers:
+            found: Line = json.loads(answers.readline() or b"{}")
+        return found
+
+    def _ask(self, verb: str, arguments: dict[str, Any]) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(PATIENCE_S)
+            connection.connect(str(self.run_dir / "test.sock"))
+            connection.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+        except OSError:
+            connection.close()
+            raise
+        return connection
 
     def status(self) -> Line:
         """Give `status --json`, by the socket."""

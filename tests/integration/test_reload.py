@@ -20,7 +20,7 @@ from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.sections import section
 
 WORK = """
-from ledger import is_open, note, sit
+from ledger import has, is_open, note, sit
 from workers import Worker
 
 class Work(Worker):
@@ -40,6 +40,12 @@ class Late(Work):
     def setup(self):
         super().setup()
         while not is_open("go") and not self.context.wait(0.01):
+            pass
+
+class Back(Work):
+    def setup(self):
+        super().setup()
+        while has("colour", self.name, "black") and not self.context.wait(0.01):
             pass
 
 class Slow(Work):
@@ -301,6 +307,19 @@ def test_a_stop_breaks_a_roll_off(supervise: Supervise) -> None:
     assert supervisor.stop() == 0
     assert supervisor.tree() == ()
     assert not Ledger(supervisor).pids("colour", "mail:0", "red")
+
+
+def test_a_stop_calls_nobody_in_whom_the_way_back_would(supervise: Supervise) -> None:
+    keys = KEYS | {"target": "work:Back"}
+    supervisor = supervise(section("web", processes=2, **keys), MODULES)
+    supervisor.configure(section("web", processes=1, option_colour="black", **keys))
+    asked = supervisor.start_call("reload")
+    ledger = Ledger(supervisor)
+    ledger.wait("sit", "web:0", count=3)
+    assert supervisor.stop() == 0
+    assert len(ledger.pids("sit", "web:1")) == 1
+    failed = supervisor.answer(asked)["result"]["failed"]
+    assert [one["name"] for one in failed] == ["web", "master"]
 
 
 def test_what_was_changed_by_hand_survives(supervise: Supervise) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import socket
-
 import pytest
 
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
-from tests.helpers.eventually import PATIENCE_S, eventually
+from tests.helpers.eventually import eventually
 from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.sections import section
 
@@ -64,20 +61,6 @@ def order(supervisor: Supervisor) -> list[tuple[str, str]]:
     return [(event["name"], event["to"]) for event in events]
 
 
-def ask(supervisor: Supervisor, **request: object) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(PATIENCE_S)
-    connection.connect(str(supervisor.run_dir / "test.sock"))
-    connection.sendall(json.dumps(request).encode() + b"\n")
-    return connection
-
-
-def answer(connection: socket.socket) -> dict[str, object]:
-    with connection, connection.makefile("rb") as answers:
-        found: dict[str, object] = json.loads(answers.readline())
-    return found
-
-
 def test_the_next_is_touched_only_when_the_former_is_ready(supervise: Supervise) -> None:
     supervisor = supervise(section("web", processes=3, **KEYS), MODULES)
     before, seen = supervisor.pids(), len(order(supervisor))
@@ -107,7 +90,7 @@ def test_a_roll_goes_on_without_the_one_who_asked(supervise: Supervise) -> None:
     supervisor = supervise(section("web", processes=4, **KEYS), MODULES)
     before = supervisor.pids()
     supervisor.write("slow", "")
-    with ask(supervisor, verb="restart", names=[]):
+    with supervisor.start_call("restart", names=[]):
         Ledger(supervisor).wait("sit", "web:0", count=2)
     supervisor.write("quick", "")
     eventually(lambda: not set(before.values()) & set(supervisor.pids().values()))
@@ -135,10 +118,10 @@ def test_without_a_name_all_but_the_stopped_are_rolled_and_the_master_stays(
 def test_a_roll_calls_nobody_back_whom_a_scale_has_sent_away(supervise: Supervise) -> None:
     supervisor = supervise(section("web", processes=3, target="slow:slow"), MODULES)
     ledger = Ledger(supervisor)
-    asked = []
-    for request in ({"verb": "restart", "names": ["web"]}, {"verb": "scale", "jobs": {"web": 1}}):
-        asked.append(ask(supervisor, **request))
-        ledger.wait("asked", f"web:{len(asked) - 1}")
+    asked = [supervisor.start_call("restart", names=["web"])]
+    ledger.wait("asked", "web:0")
+    asked.append(supervisor.start_call("scale", jobs={"web": 1}))
+    ledger.wait("asked", "web:1")
     ledger.wait("asked", "web:2")
     supervisor.write("web:0", "")
     ledger.wait("sit", "web:0", count=2)
@@ -147,7 +130,7 @@ def test_a_roll_calls_nobody_back_whom_a_scale_has_sent_away(supervise: Supervis
     supervisor.write("web:1", "")
     supervisor.write("web:2", "")
     for connection in asked:
-        assert answer(connection)["ok"]
+        assert supervisor.answer(connection)["ok"]
     assert list(supervisor.pids()) == ["web:0"]
 
 
@@ -156,10 +139,10 @@ def test_a_failure_of_the_former_process_is_none_of_the_next(supervise: Supervis
     supervisor = supervise(section("web", **keys), MODULES, start=False)
     supervisor.start(wait=False)
     supervisor.wait_line("RUNNING -> STOPPING: a handler has taken longer")
-    asked = ask(supervisor, verb="restart", names=["web"])
+    asked = supervisor.start_call("restart", names=["web"])
     supervisor.status()  # the wish is most likely known by now; what comes of it is the same if not
     Ledger(supervisor).open("go")
-    assert answer(asked)["ok"]
+    assert supervisor.answer(asked)["ok"]
     row = supervisor.process("web:0")
     assert row["ready"]
     assert row["last_exit"]["cause"] == "timeout"
@@ -169,9 +152,9 @@ def test_two_rolls_of_a_job_take_turns(supervise: Supervise) -> None:
     supervisor = supervise(section("web", processes=3, **KEYS), MODULES)
     seen = len(order(supervisor))
     wishes = (["web"], ["web:2", "web:1"])
-    asked = [ask(supervisor, verb="restart", names=names) for names in wishes]
+    asked = [supervisor.start_call("restart", names=names) for names in wishes]
     for connection in asked:
-        assert answer(connection)["ok"]
+        assert supervisor.answer(connection)["ok"]
     away = 0
     for _, state in order(supervisor)[seen:]:
         away += {"STOPPING": 1, "STARTING": 0, "RUNNING": -1}[state]
