@@ -75,21 +75,27 @@ class Examination:
             raise
         finally:
             os.close(write_fd)
-        loop.watch(self._read_fd, READ, lambda _mask: self._hear())
-        # The process's end counts, not the pipe's: somebody else may hold that for ever.
-        loop.watch(self._pidfd, READ, lambda _mask: self._on_end())
-        loop.at(self, now() + LIMIT_S, partial(self._fail, "took too long and was ended"))
+        try:
+            loop.watch(self._read_fd, READ, lambda _mask: self._hear())
+            # The process's end counts, not the pipe's: somebody else may hold that for ever.
+            loop.watch(self._pidfd, READ, lambda _mask: self._on_end())
+        except OSError:
+            self._leave()
+            raise
+        loop.at(self, now() + LIMIT_S, partial(self.fail, "took too long and was ended"))
 
-    def cancel(self) -> None:
-        """End it without a finding."""
+    def fail(self, words: str) -> None:
+        """End it, and give as its finding what has become of it."""
         self._leave()
+        problem = Problem(str(self._running.path), 0, "", "", f"the check of it {words}")
+        self._done(Finding(None, (problem,)))
 
     def _hear(self) -> None:
         try:
             while piece := os.read(self._read_fd, 1 << 16):
                 self._heard += piece
                 if len(self._heard) > _MOST_BYTES:
-                    self._fail("gave no sensible answer")
+                    self.fail("gave no sensible answer")
                     return
         except BlockingIOError:
             self._try_to_finish()
@@ -102,7 +108,7 @@ class Examination:
             while piece := os.read(self._read_fd, 1 << 16):
                 self._heard += piece
         if not self._try_to_finish():
-            self._fail("ended without an answer; is there memory enough?")
+            self.fail("ended without an answer; is there memory enough?")
 
     def _try_to_finish(self) -> bool:
         length = int.from_bytes(self._heard[:_LENGTH_BYTES])
@@ -112,16 +118,11 @@ class Examination:
             finding = _read(bytes(self._heard[_LENGTH_BYTES:]))
         except Exception:
             _log.exception("the check of the configuration gave no sensible answer")
-            self._fail("gave no sensible answer")
+            self.fail("gave no sensible answer")
             return True
         self._leave()
         self._done(finding)
         return True
-
-    def _fail(self, words: str) -> None:
-        self._leave()
-        problem = Problem(str(self._running.path), 0, "", "", f"the check of it {words}")
-        self._done(Finding(None, (problem,)))
 
     def _leave(self) -> None:
         """Let go of the child; whatever it has begun dies with it."""

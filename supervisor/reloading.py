@@ -86,8 +86,7 @@ class Reloading:
     def cancel(self) -> None:
         """Break off a check: everything stops."""
         if self._examination is not None:
-            self._examination.cancel()
-            self._examination = None
+            self._examination.fail("was broken off, as the supervisor stops")
 
     def _found(self, answer: Answer, dry_run: bool, finding: Finding) -> None:
         self._examination = None

@@ -290,9 +290,12 @@ def test_a_log_level_reaches_who_runs_already(supervise: Supervise) -> None:
 def test_a_stop_breaks_a_check_off(supervise: Supervise) -> None:
     supervisor = supervise(WEB, MODULES)
     supervisor.configure(WEB + section("slow", target="slow:run"))
-    supervisor.start_call("reload")
+    asked = supervisor.start_call("reload")
     Ledger(supervisor).wait("importing")
     assert supervisor.stop() == 0
+    report = supervisor.answer(asked)["result"]
+    assert not report["applied"]
+    assert "broken off, as the supervisor stops" in report["errors"][0]["message"]
     eventually(lambda: supervisor.tree() == ())
 
 
