@@ -78,11 +78,12 @@ def _included(pattern: str, folder: str) -> list[File]:
 def _read(path: Path) -> File:
     """Read a file of the source. Raises: UsageError, ConfigError where it is no text."""
     try:
-        if path.stat().st_size > _LARGEST:
-            raise UsageError(f"{path} is larger than {_LARGEST >> 20} MB: no configuration")
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)  # a device has no size, and no end
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > _LARGEST:
+        raise UsageError(f"{path} is larger than {_LARGEST >> 20} MB: no configuration")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from supervisor import trust
+from supervisor import reading, trust
 from supervisor.errors import ConfigError, Problem
 from supervisor.secret import FileReference, Given, Secret
 from supervisor.values import items
@@ -29,6 +28,9 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _VARIABLE: Final = r"(?s)([A-Za-z_][A-Za-z0-9_]*)(:-(.*))?"
 _DEEPEST: Final = 8
 """How far `${A:-${B:-...}}` may nest; a limit because garbage must not exhaust the stack."""
+
+_LARGEST: Final = 16 << 20
+"""Bytes of one file: ten times what 4096 jobs need."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -128,22 +130,18 @@ class _Unreadable(Exception):
 
 
 def _text(path: Path) -> str:
-    """Read a regular file: a FIFO would block, and could not be read again at a reload."""
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise _Unreadable("is a folder; a file is expected")
-        if not stat.S_ISREG(mode):
-            raise _Unreadable("is not a regular file")
+        data = reading.read(path, _LARGEST)
         if fault := trust.distrust(path):
             raise _Unreadable(f"is not root's alone: {fault}")
-        data = path.read_bytes()
     except FileNotFoundError:
         raise _Unreadable("no such file") from None
     except PermissionError:
         raise _Unreadable(f"may not be read by uid {os.geteuid()}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise _Unreadable(f"cannot be read: {error}") from None
+    except ValueError as fault_of_file:
+        raise _Unreadable(str(fault_of_file)) from None
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -350,9 +348,12 @@ def _reference(parts: list[str | FileReference], folder: Path) -> FileReference:
 def _merge(parts: list[str | FileReference]) -> list[str | FileReference]:
     """Join neighbouring texts, so that equal values have equal parts."""
     merged: list[str | FileReference] = []
+    texts: list[str] = []
     for part in parts:
-        if isinstance(part, str) and merged and isinstance(merged[-1], str):
-            merged[-1] += part
-        elif part:
-            merged.append(part)
-    return merged
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        merged += filter(None, ["".join(texts)])
+        texts.clear()
+        merged.append(part)
+    return [*merged, *filter(None, ["".join(texts)])]

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from supervisor import reading
+
 # Patterns stand as text: compiling all of them would cost each short command two milliseconds.
 _URL_PASSWORD: Final = r"(://[^\s:/?#]*:)[^\s]*@"
 _QUERY_PASSWORD: Final = r"(?i)([?&][^=&\s]*(?:password|token|secret)[^=&\s]*=)[^&\s]*"
+_LARGEST: Final = 1 << 20
 _SECRET_NAME: Final = r"(?i)password|token|secret|ping_url"
 
 
@@ -53,7 +56,7 @@ class Secret:
     def reveal(self) -> str:
         """Give the real text; files are read now, less one line end. Runs in: child.
 
-        Raises: OSError or UnicodeDecodeError when a file cannot be read.
+        Raises: OSError or ValueError when a file cannot be read, or is no text of a sensible size.
         """
         return "".join(part if isinstance(part, str) else _content(part) for part in self.parts)
 
@@ -86,7 +89,13 @@ def _as_written(part: str | FileReference) -> str:
 
 
 def _content(part: FileReference) -> str:
-    return part.path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    try:
+        text = reading.read(part.path, _LARGEST).decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{part.path} is not UTF-8 text") from None
+    except ValueError as fault:
+        raise ValueError(f"{part.path} {fault}") from None
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 @dataclass(frozen=True, slots=True)

@@ -291,9 +291,11 @@ def items(text: str) -> tuple[str, ...]:
     """Read a list, separated by commas or lines; it may be empty. Raises: ValueError for twins."""
     found = [item.strip() for item in text.replace("\n", ",").split(",")]
     words = tuple(item for item in found if item)
-    for position, word in enumerate(words):
-        if word in words[:position]:
+    known: set[str] = set()
+    for word in words:
+        if word in known:
             raise ValueError(f"{quoted(word)} is in the list twice; remove one")
+        known.add(word)
     return words
 
 

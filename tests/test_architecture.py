@@ -45,6 +45,7 @@ LAYERS = (
     "loop states board memory rate selection",
     "tallies",
     "signals errors secret kernel bytecode trust identity cgroups letters",
+    "reading",
 )
 
 SEEN_BY_WORKERS = {

@@ -106,6 +106,9 @@ def test_what_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
         import_into(tmp_path, tmp_path / "none.conf")
     with pytest.raises(UsageError, match="cannot be read: Is a directory"):
         import_into(tmp_path, tmp_path)
+    (tmp_path / "endless.conf").symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match=r"endless\.conf is larger than 16 MB: no configuration"):
+        import_into(tmp_path, tmp_path / "endless.conf")
     (tmp_path / "ecosystem.config.js").write_text("module.exports = {}")
     with pytest.raises(UsageError, match="is a program, which is not run here"):
         import_into(tmp_path, tmp_path / "ecosystem.config.js")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -146,6 +147,13 @@ def test_device_is_refused_as_it_could_block() -> None:
         ini.read(Path("/dev/null"))
 
 
+def test_a_file_too_large_to_be_a_configuration_is_not_read_to_its_end(tmp_path: Path) -> None:
+    with (tmp_path / "w.ini").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigError, match=r"w\.ini: is larger than 16 MB$"):
+        ini.read(tmp_path / "w.ini")
+
+
 def test_text_that_is_not_utf8_names_the_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"w\.ini:2: is not UTF-8"):
         read(tmp_path, b"[a]\nx = \xff\n")
@@ -198,6 +206,27 @@ def test_secret_file_is_relative_to_its_file_and_read_on_demand(tmp_path: Path) 
     (tmp_path / "run").mkdir()
     (tmp_path / "run/pw").write_text("hush\n")
     assert secret.reveal() == "redis://:hush@h"
+
+
+def test_a_secret_file_that_would_never_end_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "large").write_bytes(bytes((1 << 20) + 1))
+    (tmp_path / "latin").write_bytes(b"\xff")
+    faults = {
+        "fifo": "fifo is not a regular file",
+        "/dev/zero": "/dev/zero is not a regular file",
+        ".": "is a folder; a file is expected",
+        "large": "large is larger than 1 MB",
+        "latin": "latin is not UTF-8 text",
+    }
+    for name, fault in faults.items():
+        with pytest.raises(ValueError, match=f"{fault}$"):
+            ini.expand(f"${{file:{name}}}", tmp_path).reveal()
+
+
+def test_many_variables_take_no_longer_each_than_few(tmp_path: Path) -> None:
+    secret = ini.expand("${A:-b}$$" * 200_000, tmp_path, {})
+    assert secret.reveal() == "b$" * 200_000
 
 
 @given(st.text(alphabet="${}:-file AB\n$", max_size=60))

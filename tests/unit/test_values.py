@@ -89,6 +89,13 @@ def test_list_takes_commas_and_lines() -> None:
     assert values.items("") == ()
 
 
+def test_a_long_list_takes_no_longer_for_each_word_than_a_short_one() -> None:
+    many = 300_000  # with time that grows by the square these would be ten minutes
+    assert len(values.items(",".join(map(str, range(many))))) == many
+    with pytest.raises(ValueError, match=r'"7" is in the list twice; remove one'):
+        values.items("7,8,7")
+
+
 def test_topics_with_weights() -> None:
     assert values.topics("payment.retry:5, system.cleanup") == (
         Topic("payment.retry", 5),
