@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from supervisor.errors import ConfigError, Problem, configuration_fault
+from supervisor.importers import commands
 from supervisor.importers.draft import MARKS, Draft, Names, Section
 from supervisor.importers.ecosystem_keys import NOTES, OTHER_WORDS
 from supervisor.importers.supervisord_text import File
@@ -112,6 +113,7 @@ class _App:
         processors: int,
     ) -> None:
         self._app = {OTHER_WORDS.get(key, key): value for key, value in app.items()}
+        self._is_dump = "pm_exec_path" in app  # there it is the path of a file
         self._used: set[str] = set()
         self._place = f"{os.path.basename(main.shown)}, app {position + 1}"
         self._folder = os.path.join(main.folder, self._text("cwd") or "")
@@ -190,8 +192,13 @@ class _App:
     # Keys
 
     def _command(self, script: str) -> str:
-        """Give the command: interpreter, its arguments, script, arguments."""
+        """Give the command: interpreter, its arguments, script, arguments.
+
+        A script with a blank in it is a line for a shell. Source: PM2's lib/Common.js, verifyConfs.
+        """
         interpreter = self._text("interpreter")
+        if " " in script and interpreter in (None, "none") and not self._is_dump:
+            return commands.of_shell(script)
         ending = os.path.splitext(script)[1]
         if interpreter is None:
             interpreter = _INTERPRETERS.get(ending, "none")

@@ -6,6 +6,8 @@ from typing import Final
 
 OTHER_WORDS: Final = {
     "pm_exec_path": "script",
+    "cmd": "script",
+    "command": "script",
     "pm_cwd": "cwd",
     "exec_interpreter": "interpreter",
     "interpreterArgs": "interpreter_args",
@@ -29,6 +31,8 @@ _DEVELOPMENT: Final = "nothing is restarted for a changed file; after a deploy: 
 _ONE_LOG: Final = "one log for all processes, each line with its time, process and stream"
 
 NOTES: Final = {
+    "args": "PM2 leaves it out too where script holds a blank",
+    "interpreter_args": "there is no interpreter where script holds a blank",
     "exec_mode": "no cluster mode; its processes are started as they are, so they share a port"
     " only with SO_REUSEPORT",
     "cron_restart": "no job is restarted by the clock; max_lifetime renews a process of that age",

@@ -75,6 +75,12 @@ def test_every_key_of_a_life_has_its_counterpart(tmp_path: Path) -> None:
     assert job.log_file == tmp_path.parent / "out.log"
 
 
+def test_arguments_beside_a_line_for_the_shell_are_left_out_as_by_pm2(tmp_path: Path) -> None:
+    text = imported([{"script": "npm start", "args": "--fast"}], tmp_path)
+    assert "command = npm start\n" in text
+    assert "# not imported: args = --fast (ecosystem.json, app 1): PM2 leaves it out too" in text
+
+
 @pytest.mark.parametrize(
     ("app", "command"),
     [
@@ -83,6 +89,9 @@ def test_every_key_of_a_life_has_its_counterpart(tmp_path: Path) -> None:
         ({"script": "npm", "args": "run start"}, ("npm", "run", "start")),
         ({"script": "x.js", "interpreter": "none"}, ("x.js",)),
         ({"script": "x.js", "node_args": "--inspect"}, ("node", "--inspect", "x.js")),
+        ({"script": "npm run start"}, ("npm", "run", "start")),
+        ({"command": "cd web && npm start"}, ("sh", "-c", "cd web && npm start")),
+        ({"pm_exec_path": "/srv/my shop/x.js"}, ("node", "/srv/my shop/x.js")),
     ],
 )
 def test_the_interpreter_is_that_of_the_ending(
