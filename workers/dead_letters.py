@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from itertools import islice
-from pathlib import Path
 
 from supervisor.config import Config
 from supervisor.errors import SupervisorError
 from supervisor.letters import Choice
 from workers import codec
-from workers.queues import desk_of, files_of, no_such_topic
-from workers.sources.sqlite_desk import Letter, SqliteDesk
+from workers.desks import desk_of, places_of
+from workers.queues import no_such_topic
+from workers.sources.desk import Desk, Letter
 
 
 def dead_list(config: Config, choice: Choice) -> list[dict[str, object]]:
@@ -44,7 +44,8 @@ def dead_replay(config: Config, choice: Choice) -> dict[str, object]:
 
     Raises: NoSuchJob, or SupervisorError when there is none of that id.
     """
-    return {"topic": choice.topic, "replayed": _apply(config, choice, SqliteDesk.replay, None)}
+    replayed = _apply(config, choice, lambda desk, numbers: desk.replay(numbers), None)
+    return {"topic": choice.topic, "replayed": replayed}
 
 
 def dead_purge(
@@ -54,29 +55,30 @@ def dead_purge(
 
     Raises: NoSuchJob, or SupervisorError when there is none of that id.
     """
-    return {"topic": choice.topic, "purged": _apply(config, choice, SqliteDesk.forget, confirm)}
+    purged = _apply(config, choice, lambda desk, numbers: desk.forget(numbers), confirm)
+    return {"topic": choice.topic, "purged": purged}
 
 
 def _apply(
     config: Config,
     choice: Choice,
-    change: Callable[[SqliteDesk, Iterable[int]], int],
+    change: Callable[[Desk, Iterable[int]], int],
     confirm: Callable[[int], None] | None,
 ) -> int:
     """Choose first and change then: what dies meanwhile, of a replay even, is left alone."""
-    chosen: dict[Path, list[int]] = defaultdict(list)
+    chosen: dict[str, list[int]] = defaultdict(list)
     with ExitStack() as open_desks:
-        for path, letter in _walk(config, choice, open_desks):
-            chosen[path].append(letter.number)
+        for place, letter in _walk(config, choice, open_desks):
+            chosen[place].append(letter.number)
     count = sum(map(len, chosen.values()))
     if not count and choice.message_id is not None:
         raise _none(choice)
     if confirm is not None and count:
         confirm(count)
     changed = 0
-    jobs = files_of(config)
-    for path, numbers in chosen.items():
-        with desk_of(path, jobs[path]) as desk:
+    jobs = places_of(config)
+    for place, numbers in chosen.items():
+        with desk_of(place, jobs[place]) as desk:
             changed += change(desk, numbers)
     return changed
 
@@ -86,29 +88,28 @@ def _letters(config: Config, choice: Choice) -> list[Letter]:
         return [letter for _, letter in _walk(config, choice, open_desks)]
 
 
-def _walk(config: Config, choice: Choice, open_desks: ExitStack) -> Iterator[tuple[Path, Letter]]:
+def _walk(config: Config, choice: Choice, open_desks: ExitStack) -> Iterator[tuple[str, Letter]]:
     """Go through the chosen letters of all queues, the newest first.
 
     Raises: NoSuchJob for a name under which nothing lies, and nothing could.
     """
     desks = {
-        path: open_desks.enter_context(desk_of(path, jobs))
-        for path, jobs in files_of(config).items()
-        if path.exists()
+        place: open_desks.enter_context(desk_of(place, jobs))
+        for place, jobs in places_of(config).items()
     }
     known = _names(config)
     if choice.topic not in known and not any(
-        desk.letters(choice.topic, limit=1) for desk in desks.values()
+        next(desk.walk(choice.topic), None) for desk in desks.values()
     ):
         raise no_such_topic(choice.topic, known)
-    streams = [_fitting(path, desk, choice) for path, desk in desks.items()]
+    streams = [_fitting(place, desk, choice) for place, desk in desks.items()]
     yield from islice(heapq.merge(*streams, key=lambda found: -found[1].at), choice.limit)
 
 
-def _fitting(path: Path, desk: SqliteDesk, choice: Choice) -> Iterator[tuple[Path, Letter]]:
+def _fitting(place: str, desk: Desk, choice: Choice) -> Iterator[tuple[str, Letter]]:
     for letter in desk.walk(choice.topic, choice.message_id):
         if _fits(choice.where, letter):
-            yield path, letter
+            yield place, letter
 
 
 def _fits(where: str | None, letter: Letter) -> bool:

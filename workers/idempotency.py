@@ -25,7 +25,6 @@ from typing import Final
 
 from supervisor.board import Page
 from supervisor.config import Job
-from supervisor.slot import Slot
 from workers import codec
 from workers.base import Message
 from workers.sources.keys import Claim, Key, Keys
@@ -38,8 +37,6 @@ from workers.sources.source import (
     Source,
     SourceTrouble,
 )
-from workers.sources.sqlite_file import path_of
-from workers.sources.sqlite_keys import SqliteKeys
 
 _BUSY_S: Final = 1.0
 """When a message comes again whose key somebody else works on."""
@@ -73,20 +70,6 @@ def _hash(text: bytes) -> str:
     from hashlib import sha256
 
     return sha256(text).hexdigest()
-
-
-def once(source: Source, slot: Slot, refuse: Callable[[Delivery, str], None]) -> Source:
-    """Put the store of a job's `idempotency` before a source. Raises: ConfigError."""
-    job = slot.job
-    assert job.idempotency is not None, "asked for by jobs that have a store only"
-    keys = SqliteKeys(
-        path_of(job.idempotency.reveal()),
-        slot.owner,
-        lease_s=job.lease,
-        ttl_s=job.idempotency_ttl,
-        io_timeout=job.io_timeout,
-    )
-    return OnceSource(source, keys, job, slot.page, refuse)
 
 
 class OnceSource(Around):

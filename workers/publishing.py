@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from supervisor.errors import NoSuchJob, ServiceUnavailable, UsageError
+from supervisor.errors import NoSuchJob, UsageError
+from workers.desks import desk_at, place_of, unavailable_in_words
 
 if TYPE_CHECKING:
     from supervisor.config import Config
-    from workers.sources.sqlite_desk import SqliteDesk
+    from workers.sources.desk import Desk
 
 IO_TIMEOUT_S: Final = 5.0
 
@@ -31,7 +31,7 @@ class _OfThisThread(threading.local):
 
     def __init__(self) -> None:
         self.process = 0
-        self.desks: dict[Path, SqliteDesk] = {}
+        self.desks: dict[str, Desk] = {}
         self.config: tuple[_Stamp, Config] | None = None
 
 
@@ -104,38 +104,24 @@ def url_of(config: Config, topic: str) -> str:
     return next(iter(found))
 
 
-@contextmanager
-def unavailable_in_words() -> Iterator[None]:
-    """Turn a queue that does not answer into an error with the command line's exit code."""
-    from workers.sources.source import SourceTrouble
-
-    try:
-        yield
-    except SourceTrouble as error:
-        raise ServiceUnavailable(f"the queue cannot be used: {error}") from error
-
-
 def _checked(delay: float) -> float:
     if not 0 <= delay < 1e10:
         raise UsageError(f"a delay of {delay} s makes no sense")
     return delay
 
 
-def _desk(url: str) -> SqliteDesk:
+def _desk(url: str) -> Desk:
     """Give this thread's connection; a fork must not use that of its parent."""
-    from workers.sources.sqlite_desk import SqliteDesk
-    from workers.sources.sqlite_file import path_of
-
     if not url.startswith("sqlite:"):
         scheme, slashes, _ = url.partition("://")
         what = f"{scheme}:// is not in this release" if slashes else f"{url!r} is no queue"
         raise UsageError(f"{what}; write sqlite:///PATH")
     if _here.process != os.getpid():
         _here.process, _here.desks = os.getpid(), {}
-    path = path_of(url).absolute()
-    if path not in _here.desks:
-        _here.desks[path] = SqliteDesk(path, io_timeout=IO_TIMEOUT_S, create=True)
-    return _here.desks[path]
+    place = place_of(url)
+    if place not in _here.desks:
+        _here.desks[place] = desk_at(place, io_timeout=IO_TIMEOUT_S, create=True)
+    return _here.desks[place]
 
 
 def _config() -> Config:

@@ -6,15 +6,12 @@ sees it before its next claim, whichever supervisor it belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 from supervisor.config import Config, Job
 from supervisor.errors import NoSuchJob
-from workers.publishing import unavailable_in_words
-from workers.sources.sqlite_desk import Depth, SqliteDesk, depths_of
-from workers.sources.sqlite_file import path_of
+from workers.desks import desk_of, places_of
+from workers.sources.desk import Depth, Desk, depths_of
 
 
 def queue_list(config: Config) -> list[dict[str, object]]:
@@ -24,8 +21,8 @@ def queue_list(config: Config) -> list[dict[str, object]]:
     """
     return [
         row
-        for path, jobs in files_of(config).items()
-        for row in _rows(path, jobs, dict.fromkeys(topic for job in jobs for topic in _names(job)))
+        for place, jobs in places_of(config).items()
+        for row in _rows(place, jobs, dict.fromkeys(topic for job in jobs for topic in _names(job)))
     ]
 
 
@@ -34,20 +31,20 @@ def queue_pause(config: Config, topic: str) -> list[dict[str, object]]:
 
     A queue that nobody has used yet is made: the pause is there before the first message.
     """
-    return _change(config, topic, SqliteDesk.pause)
+    return _change(config, topic, lambda desk: desk.pause(topic))
 
 
 def queue_resume(config: Config, topic: str) -> list[dict[str, object]]:
     """Undo `queue_pause`; give the rows of the topic. Raises: NoSuchJob."""
-    return _change(config, topic, SqliteDesk.resume)
+    return _change(config, topic, lambda desk: desk.resume(topic))
 
 
 def queue_waiting(config: Config, topic: str) -> int:
     """Count what `queue_purge` would delete now. Raises: NoSuchJob."""
     return sum(
         depth.depth + depth.delayed
-        for path, jobs in _having(config, topic).items()
-        for depth in _depths(path, jobs, [topic])
+        for place, jobs in _having(config, topic).items()
+        for depth in _depths(place, jobs, [topic])
         if depth.topic == topic
     )
 
@@ -58,31 +55,10 @@ def queue_purge(config: Config, topic: str) -> dict[str, object]:
     What is in flight, or dead, stays. Raises: NoSuchJob.
     """
     purged = 0
-    for path, jobs in _having(config, topic).items():
-        if path.exists():
-            with desk_of(path, jobs) as desk:
-                purged += desk.purge(topic)
+    for place, jobs in _having(config, topic).items():
+        with desk_of(place, jobs) as desk:
+            purged += desk.purge(topic)
     return {"topic": topic, "purged": purged}
-
-
-def files_of(config: Config) -> dict[Path, list[Job]]:
-    """Give the queue files of the configuration, each with the jobs that consume from it."""
-    queues: dict[Path, list[Job]] = {}
-    for job in config.jobs:
-        if job.url is not None:
-            queues.setdefault(path_of(job.url.reveal()), []).append(job)
-    return queues
-
-
-@contextmanager
-def desk_of(path: Path, jobs: list[Job], *, create: bool = False) -> Iterator[SqliteDesk]:
-    """Open a queue file. Raises: ServiceUnavailable, here and for what the block does with it."""
-    with unavailable_in_words():
-        desk = SqliteDesk(path, io_timeout=jobs[0].io_timeout, create=create)
-        try:
-            yield desk
-        finally:
-            desk.close()
 
 
 def no_such_topic(topic: str, known: set[str]) -> NoSuchJob:
@@ -92,25 +68,23 @@ def no_such_topic(topic: str, known: set[str]) -> NoSuchJob:
     )
 
 
-def _change(
-    config: Config, topic: str, change: Callable[[SqliteDesk, str], None]
-) -> list[dict[str, object]]:
+def _change(config: Config, topic: str, change: Callable[[Desk], None]) -> list[dict[str, object]]:
     rows = []
-    for path, jobs in _having(config, topic).items():
-        with desk_of(path, jobs, create=True) as desk:
-            change(desk, topic)
-        rows += [row for row in _rows(path, jobs, {topic: None}) if row["topic"] == topic]
+    for place, jobs in _having(config, topic).items():
+        with desk_of(place, jobs, create=True) as desk:
+            change(desk)
+        rows += [row for row in _rows(place, jobs, {topic: None}) if row["topic"] == topic]
     return rows
 
 
-def _having(config: Config, topic: str) -> dict[Path, list[Job]]:
+def _having(config: Config, topic: str) -> dict[str, list[Job]]:
     """Give the queues in which a topic is: those of jobs that list it, or that hold some of it."""
-    files = files_of(config)
+    places = places_of(config)
     found = {
-        path: jobs
-        for path, jobs in files.items()
+        place: jobs
+        for place, jobs in places.items()
         if any(topic in _names(job) for job in jobs)
-        or any(depth.topic == topic for depth in _depths(path, jobs, []))
+        or any(depth.topic == topic for depth in _depths(place, jobs, []))
     }
     if not found:
         raise no_such_topic(topic, {name for job in config.jobs for name in _names(job)})
@@ -121,16 +95,14 @@ def _names(job: Job) -> list[str]:
     return [topic.name for topic in job.topics]
 
 
-def _depths(path: Path, jobs: list[Job], topics: list[str]) -> list[Depth]:
-    if not path.exists():
-        return [Depth(topic) for topic in topics]
-    with desk_of(path, jobs) as desk:
+def _depths(place: str, jobs: list[Job], topics: list[str]) -> list[Depth]:
+    with desk_of(place, jobs) as desk:
         return depths_of(desk, topics)
 
 
-def _rows(path: Path, jobs: list[Job], topics: dict[str, None]) -> list[dict[str, object]]:
+def _rows(place: str, jobs: list[Job], topics: dict[str, None]) -> list[dict[str, object]]:
     shown = jobs[0].url.shown if jobs[0].url is not None else ""
-    return [_row(shown, depth) for depth in _depths(path, jobs, list(topics))]
+    return [_row(shown, depth) for depth in _depths(place, jobs, list(topics))]
 
 
 def _row(url: str, depth: Depth) -> dict[str, object]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.errors import configuration_fault
 from supervisor.slot import Slot
+from workers.sources.keys import Keys
 from workers.sources.source import Delivery, Source
 
 if TYPE_CHECKING:
@@ -30,6 +31,21 @@ def source_of(slot: Slot) -> Source:
     )
 
 
+def keys_of(slot: Slot) -> Keys:
+    """Choose the store of a job's `idempotency` by its URL. Raises: ConfigError."""
+    from workers.sources import sqlite_file, sqlite_keys
+
+    job = slot.job
+    assert job.idempotency is not None, "asked for by jobs that have a store only"
+    return sqlite_keys.SqliteKeys(
+        sqlite_file.path_of(job.idempotency.reveal()),
+        slot.owner,
+        lease_s=job.lease,
+        ttl_s=job.idempotency_ttl,
+        io_timeout=job.io_timeout,
+    )
+
+
 def guarded(source: Source, child: Child, refuse: Callable[[Delivery, str], None]) -> Source:
     """Let through what a job wants: no key that was handled, no more than its rate.
 
@@ -39,7 +55,7 @@ def guarded(source: Source, child: Child, refuse: Callable[[Delivery, str], None
     if slot.job.idempotency is not None:
         from workers import idempotency
 
-        source = idempotency.once(source, slot, refuse)
+        source = idempotency.OnceSource(source, keys_of(slot), slot.job, slot.page, refuse)
     if slot.job.rate_limit is not None:
         from workers import ratelimit
 

@@ -17,10 +17,10 @@ from tests.helpers import shop
 from workers import codec
 from workers.idempotency import OnceSource
 from workers.ratelimit import Meter, Rate, RatedSource
+from workers.sources.desk import Depth, Letter
 from workers.sources.source import Source
 from workers.sources.sqlite import SqliteSource
-from workers.sources.sqlite_desk import Depth, Letter, SqliteDesk
-from workers.sources.sqlite_file import QueueFile
+from workers.sources.sqlite_desk import SqliteDesk
 from workers.sources.sqlite_keys import SqliteKeys
 
 LEASE_S = 600.0
@@ -71,15 +71,14 @@ class SqliteBench:
 
     def letters(self, topic: str) -> list[Letter]:
         desk = SqliteDesk(self._path, io_timeout=IO_S, create=True)
-        found = desk.letters(topic, limit=1000)
+        found = list(desk.walk(topic))
         desk.close()
         return found
 
     def pause(self, topic: str) -> None:
-        file = QueueFile(self._path, io_timeout=IO_S, durable=True)
-        with file.change() as change:
-            change.execute("INSERT INTO paused (topic, since) VALUES (?, 0)", (topic,))
-        file.close()
+        desk = SqliteDesk(self._path, io_timeout=IO_S, create=True)
+        desk.pause(topic)
+        desk.close()
 
     def close(self) -> None:
         """Let go of what the bench itself holds."""

@@ -264,7 +264,7 @@ def test_an_id_that_is_not_there_is_an_error(config: Config, shop: Shop, do: str
 def test_a_letter_is_put_back_once_whoever_else_tries(config: Config, shop: Shop) -> None:
     shop.bury("orders", *range(10))
     desk = SqliteDesk(shop.here, io_timeout=IO_S, create=False)
-    numbers = [letter.number for letter in desk.letters("orders")]
+    numbers = [letter.number for letter in desk.walk("orders")]
     assert desk.forget(numbers[:4]) == 4
     assert desk.replay(numbers) == 6
     assert desk.replay(numbers) == 0

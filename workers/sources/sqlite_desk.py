@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from workers.sources.desk import Depth, Letter
 from workers.sources.sqlite_file import QueueFile
 
 _PAGE: Final = 500
@@ -26,41 +26,11 @@ _PURGE: Final = 5000
 _NUMBER_MAX: Final = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """How much of one topic waits, is in work, and is dead. Ages are seconds."""
-
-    topic: str
-    depth: int = 0
-    delayed: int = 0
-    in_flight: int = 0
-    dead: int = 0
-    oldest_age_s: float | None = None
-    paused: bool | int = False
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """One dead letter. `number` identifies it in its file, `at` is epoch seconds."""
-
-    number: int
-    queue: str
-    topic: str
-    id: str
-    body: bytes
-    error: str
-    traceback: str
-    attempts: int
-    failures: int
-    crashes: int
-    origin: str
-    at: float
-
-
 class SqliteDesk:
-    """A connection for those who publish, look and tidy up. Used by the thread that made it."""
+    """The Desk of `sqlite:///PATH`. Used by the thread that made it."""
 
     def __init__(self, path: Path, *, io_timeout: float, create: bool) -> None:
+        self._create = create
         self._file = QueueFile(path, io_timeout=io_timeout, durable=True, create=create)
 
     def close(self) -> None:
@@ -80,6 +50,8 @@ class SqliteDesk:
 
     def depths(self) -> list[Depth]:
         """Look at every topic that the file knows, in the order of their names."""
+        if self._is_nothing():
+            return []
         now = time.time_ns() // 1_000_000
         rows = self._file.read(
             """
@@ -104,19 +76,13 @@ class SqliteDesk:
         )
         return [Depth(*row) for row in rows]
 
-    def letters(
-        self, queue: str, *, limit: int | None = None, message_id: str | None = None
-    ) -> list[Letter]:
-        """Look at the dead letters under a name or of a topic, the newest first."""
-        return list(islice(self.walk(queue, message_id), limit))
-
     def walk(self, queue: str, message_id: str | None = None) -> Iterator[Letter]:
         """Go through the dead letters under a name or of a topic, the newest first.
 
         They are read as they are needed. What dies meanwhile is not met.
         """
         before = _NUMBER_MAX
-        while True:
+        while not self._is_nothing():
             rows = self._file.read(
                 """
                 SELECT number, queue, topic, id, body, error, traceback, attempts, failures,
@@ -175,6 +141,8 @@ class SqliteDesk:
 
         What is in flight stays, and so do dead letters. Gives how many were deleted.
         """
+        if self._is_nothing():
+            return 0
         [(last,)] = self._file.read("SELECT coalesce(max(number), 0) FROM messages")
         total = 0
         while True:
@@ -187,6 +155,10 @@ class SqliteDesk:
             total += deleted
             if deleted < _PURGE:
                 return total
+
+    def _is_nothing(self) -> bool:
+        """Tell whether there is no file yet, and none is to be made."""
+        return not self._create and not self._file.path.exists()
 
     def _by_pages(
         self, numbers: Iterable[int], change_them: str, *then: str, **values: object
@@ -204,10 +176,3 @@ class SqliteDesk:
                 for statement in then:
                     change.execute(statement, given)
         return total
-
-
-def depths_of(desk: SqliteDesk, topics: Sequence[str]) -> list[Depth]:
-    """Look at the topics of a job, and at what else the file holds: somebody may miss it."""
-    known = {depth.topic: depth for depth in desk.depths()}
-    listed = [known.pop(topic, Depth(topic)) for topic in topics]
-    return listed + list(known.values())
