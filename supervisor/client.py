@@ -20,8 +20,8 @@ from supervisor import protocol
 from supervisor.errors import ControlError, NotRunning
 
 if TYPE_CHECKING:
-    # Only for the reader: `status` does without it.
-    from supervisor import insight
+    # Only for the reader: see `shapes`.
+    from supervisor import shapes
 
 CONNECT_S: Final = 5
 """How long the master may take to let us in; it never takes a second unless it is ill."""
@@ -114,86 +114,80 @@ class Client:
         except (BrokenPipeError, ConnectionResetError):
             raise self._lost() from None
 
-    def ping(self) -> protocol.Pong:
+    def ping(self) -> shapes.Pong:
         """Ask who is there."""
-        return cast("protocol.Pong", self.call("ping"))
+        return cast("shapes.Pong", self.call("ping"))
 
-    def status(self, names: tuple[str, ...] = ()) -> protocol.Status:
+    def status(self, names: tuple[str, ...] = ()) -> shapes.Status:
         """Ask for the state of processes; no name means all. Raises: NoSuchJob."""
-        return cast("protocol.Status", self.call("status", names=list(names)))
+        return cast("shapes.Status", self.call("status", names=list(names)))
 
-    def why(self, names: tuple[str, ...] = (), deaths: int | None = None) -> list[insight.Why]:
+    def why(self, names: tuple[str, ...] = (), deaths: int | None = None) -> list[shapes.Why]:
         """Ask why processes are as they are, with so many of their deaths. Raises: NoSuchJob."""
-        return cast("list[insight.Why]", self.call("why", names=list(names), deaths=deaths))
+        return cast("list[shapes.Why]", self.call("why", names=list(names), deaths=deaths))
 
-    def stacks(self, names: tuple[str, ...]) -> list[insight.Stacks]:
+    def stacks(self, names: tuple[str, ...]) -> list[shapes.Stacks]:
         """Ask processes for their Python stacks. Raises: NoSuchJob, ControlError."""
-        return cast("list[insight.Stacks]", self.call("stacks", limit_s=30.0, names=list(names)))
+        return cast("list[shapes.Stacks]", self.call("stacks", limit_s=30.0, names=list(names)))
 
     def start(self, names: tuple[str, ...]) -> None:
         """Start processes and wait until they are ready. Raises: NoSuchJob, ControlError."""
         self.call("start", limit_s=None, names=list(names))
 
-    def restart(self, names: tuple[str, ...]) -> protocol.Names:
+    def restart(self, names: tuple[str, ...]) -> shapes.Names:
         """Restart processes, one after the other, and wait until they are ready; gives them.
 
         Raises: NoSuchJob, ControlError.
         """
-        return cast("protocol.Names", self.call("restart", limit_s=None, names=list(names)))
+        return cast("shapes.Names", self.call("restart", limit_s=None, names=list(names)))
 
-    def scale(self, counts: Mapping[str, int]) -> list[protocol.JobStatus]:
+    def scale(self, counts: Mapping[str, int]) -> list[shapes.JobStatus]:
         """Give jobs so many processes, and wait until they have them; gives the jobs.
 
         Raises: NoSuchJob, UsageError, ControlError.
         """
         answer = self.call("scale", limit_s=None, jobs=dict(counts))
-        return cast("protocol.Jobs", answer)["jobs"]
+        return cast("shapes.Jobs", answer)["jobs"]
 
-    def reload(self, *, dry_run: bool) -> protocol.ReloadReport:
+    def reload(self, *, dry_run: bool) -> shapes.ReloadReport:
         """Have the configuration reloaded, and wait for the end of that. Raises: ControlError."""
         answer = self.call("reload", limit_s=None, dry_run=dry_run)
-        return cast("protocol.ReloadReport", answer)
+        return cast("shapes.ReloadReport", answer)
 
-    def quiet(self, names: tuple[str, ...]) -> protocol.Names:
+    def quiet(self, names: tuple[str, ...]) -> shapes.Names:
         """Have processes take nothing new; no name means all. Raises: NoSuchJob, ControlError."""
-        return cast("protocol.Names", self.call("quiet", names=list(names)))
+        return cast("shapes.Names", self.call("quiet", names=list(names)))
 
-    def resume(self, names: tuple[str, ...]) -> protocol.Names:
+    def resume(self, names: tuple[str, ...]) -> shapes.Names:
         """Undo `quiet`. Raises: NoSuchJob, ControlError."""
-        return cast("protocol.Names", self.call("resume", names=list(names)))
+        return cast("shapes.Names", self.call("resume", names=list(names)))
 
     def signal(self, names: tuple[str, ...], word: str) -> tuple[str, ...]:
         """Send a signal to processes; gives them. Raises: NoSuchJob, UsageError, ControlError."""
         answer = self.call("signal", names=list(names), signal=word)
-        return tuple(cast("protocol.Names", answer)["names"])
+        return tuple(cast("shapes.Names", answer)["names"])
 
-    def stop(self, names: tuple[str, ...], timeout_s: float | None = None) -> protocol.StopReport:
+    def stop(self, names: tuple[str, ...], timeout_s: float | None = None) -> shapes.StopReport:
         """Stop processes and wait until they are gone. Raises: NoSuchJob."""
         answer = self.call("stop", limit_s=None, names=list(names), timeout=timeout_s)
-        return cast("protocol.StopReport", answer)
+        return cast("shapes.StopReport", answer)
 
-    def shutdown(self, timeout_s: float | None = None) -> protocol.StopReport:
+    def shutdown(self, timeout_s: float | None = None) -> shapes.StopReport:
         """Have the master drain everything and leave; the answer comes just before it does."""
         answer = self.call("shutdown", limit_s=None, timeout=timeout_s)
-        return cast("protocol.StopReport", answer)
+        return cast("shapes.StopReport", answer)
 
-    def logs(self, names: tuple[str, ...], lines: int) -> list[str]:
-        """Ask for the last lines of processes, or of the "master". Raises: NoSuchJob."""
-        return self.logs_of(names, lines)["lines"]
-
-    def logs_of(self, names: tuple[str, ...], lines: int) -> protocol.LogLines:
+    def logs(self, names: tuple[str, ...], lines: int) -> shapes.LogLines:
         """Ask for the last lines of processes, with the name of each one's. Raises: NoSuchJob."""
-        return cast("protocol.LogLines", self.call("logs", names=list(names), n=lines))
+        return cast("shapes.LogLines", self.call("logs", names=list(names), n=lines))
 
-    def events(
-        self, names: tuple[str, ...] = (), number: int | None = None
-    ) -> list[protocol.Event]:
+    def events(self, names: tuple[str, ...] = (), number: int | None = None) -> list[shapes.Event]:
         """Ask for the last transitions, oldest first; None: all of them. Raises: NoSuchJob."""
-        return cast("list[protocol.Event]", self.call("events", names=list(names), n=number))
+        return cast("list[shapes.Event]", self.call("events", names=list(names), n=number))
 
     def follow(
         self, verb: str, names: tuple[str, ...], number: int
-    ) -> tuple[object, Iterator[list[protocol.Item]]]:
+    ) -> tuple[object, Iterator[list[shapes.Item]]]:
         """Ask for what is there and for what follows; gives both.
 
         The items come in lists, as they arrive, and end when the supervisor says so: the last one
@@ -213,7 +207,7 @@ class Client:
         """Say whether a whole line has been read already, beside what was given."""
         return b"\n" in self._buffer
 
-    def _items(self) -> Iterator[list[protocol.Item]]:
+    def _items(self) -> Iterator[list[shapes.Item]]:
         while True:
             end = self._buffer.rfind(b"\n") + 1
             if end:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
-from supervisor import protocol
 from supervisor.client import Client
 from supervisor.errors import SupervisorError, UsageError, configuration_fault
 from supervisor.location import Location, locate
@@ -26,6 +25,9 @@ from supervisor.location import Location, locate
 if TYPE_CHECKING:
     # Only for the reader: click loads it when a shell asks.
     from click.shell_completion import CompletionItem
+
+    # And these for nobody else, at all: see `shapes`.
+    from supervisor import shapes
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -155,7 +157,7 @@ def complete_names(
             answer = client.call("status", limit_s=_AT_A_TAB_S, names=[])
     except (SupervisorError, OSError):
         return []
-    rows = cast("protocol.Status", answer)["processes"]
+    rows = cast("shapes.Status", answer)["processes"]
     found = dict.fromkeys(row["name"] if ":" in begun else row["job"] for row in rows)
     return [CompletionItem(name) for name in found if name.startswith(begun)]
 
@@ -202,7 +204,7 @@ def confirmed(question: str) -> None:
 
 
 def print_status(
-    found: protocol.Status, invocation: Invocation, *, partial: bool = False, check: bool = False
+    found: shapes.Status, invocation: Invocation, *, partial: bool = False, check: bool = False
 ) -> None:
     """Print `status`, or its one line with `check`, and which command to go on with."""
     from supervisor import render
@@ -230,7 +232,7 @@ def terminal() -> tuple[bool, int | None]:
     return colour, os.get_terminal_size(sys.stdout.fileno()).columns or None
 
 
-def print_done(rows: Sequence[protocol.ProcessStatus], word: str) -> None:
+def print_done(rows: Sequence[shapes.ProcessStatus], word: str) -> None:
     """Print what was done to processes, or that there was none to do it to."""
     from supervisor import render
 

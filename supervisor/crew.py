@@ -23,6 +23,8 @@ from supervisor.states import Kind
 
 if TYPE_CHECKING:
     # The Supervisor has a crew; at run time the import would be a circle.
+    # Only for the reader, as well: see `shapes`.
+    from supervisor import shapes
     from supervisor.supervisor import Supervisor
 
 DEAF_TYPES: Final = frozenset({"program"})
@@ -192,7 +194,7 @@ class Crew:
         self.scaled.pop(name, None)
         self._quiet_jobs.discard(name)
 
-    def rows(self, names: Iterable[str]) -> list[protocol.JobStatus]:
+    def rows(self, names: Iterable[str]) -> list[shapes.JobStatus]:
         """Give the lines of `status` about whole jobs."""
         asked = set(names)
         return [

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from supervisor.columns import cut, paint
-from supervisor.insight import Backoff, Death, Stacks, Why, above_fork
+from supervisor.dumps import above_fork
 from supervisor.lines import escape
 from supervisor.render import amount, duration, local
+from supervisor.shapes import Backoff, Death, Stacks, Why
 
 DEATHS_SHOWN: Final = 5
 

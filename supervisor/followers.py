@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
+from typing import TYPE_CHECKING
 
 from supervisor import protocol, selection
 from supervisor.lines import escape_lines
 from supervisor.stream import Stream
+
+if TYPE_CHECKING:
+    # Only for the reader: see `shapes`.
+    from supervisor import shapes
 
 
 @dataclass(slots=True)
@@ -57,7 +62,7 @@ class Followers:
             for one in wanting:
                 one.stream.put(items, lines.count(b"\n") + 1)
 
-    def event(self, event: protocol.Event) -> None:
+    def event(self, event: shapes.Event) -> None:
         """Tell of a transition."""
         if not self._of_events:
             return

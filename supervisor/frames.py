@@ -12,8 +12,8 @@ from typing import Final, TypedDict
 
 from supervisor.columns import Row, cut, paint, table
 from supervisor.lines import escape
-from supervisor.protocol import ProcessStatus, Status
 from supervisor.render import detail, duration, is_bad, size, verdict
+from supervisor.shapes import ProcessStatus, Status
 
 _SPARED: Final = ("FAILED", "RESTARTS", "BUSY", "UPTIME", "DONE/S", "PID", "BEAT", "RSS")
 _NUMBERS: Final = frozenset(

@@ -5,14 +5,19 @@ Only facts and numbers; the words that people read are those of `explain`, at th
 
 from __future__ import annotations
 
-from supervisor import insight
+from typing import TYPE_CHECKING
+
 from supervisor.seat import Death, Seat
 from supervisor.states import JITTER, State, backoff_delay
+
+if TYPE_CHECKING:
+    # Only for the reader: see `shapes`.
+    from supervisor import shapes
 
 _WAITING = "waiting for "
 
 
-def why(seat: Seat, now: float, deaths: int) -> insight.Why:
+def why(seat: Seat, now: float, deaths: int) -> shapes.Why:
     """Explain one process: at most so many of its deaths, the newest last."""
     status, row = seat.status, seat.row(now)
     action, at = _next_action(seat, now)
@@ -67,7 +72,7 @@ def _waits_for(seat: Seat, now: float) -> str | None:
     return None
 
 
-def _backoff(seat: Seat) -> insight.Backoff | None:
+def _backoff(seat: Seat) -> shapes.Backoff | None:
     if seat.status.state is not State.BACKOFF:
         return None
     doublings = max(0, seat.status.backoff_step - 1)
@@ -80,7 +85,7 @@ def _backoff(seat: Seat) -> insight.Backoff | None:
     }
 
 
-def _death(death: Death) -> insight.Death:
+def _death(death: Death) -> shapes.Death:
     return {
         "at": death.at,
         "uptime_s": death.uptime_s,

@@ -186,9 +186,6 @@ _spare: Final = _Spare()
 keep_spare = _spare.keep
 """Keep a descriptor for looks at /proc in need. Runs in: supervisor, once it has begun."""
 
-drop_spare = _spare.drop
-"""Close the spare descriptor, when the supervisor leaves."""
-
 
 def facts(pid: int) -> Facts | None:
     """Read the facts of a process; None when there is none, or it is hidden from us.

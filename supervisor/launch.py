@@ -13,14 +13,19 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from supervisor import kernel, pidfile, prerequisites, protocol, rights, signals
+from supervisor import kernel, pidfile, prerequisites, rights, signals
 from supervisor.client import Client, ConnectionLost
 from supervisor.complaint import complain
 from supervisor.config import Config, Job, load
 from supervisor.daemonize import Daemon, detached
 from supervisor.errors import ConfigError, ControlError, NotRunning, Problem
 from supervisor.location import Location
+
+if TYPE_CHECKING:
+    # Only for the reader: see `shapes`.
+    from supervisor import shapes
 
 PROBE_S = 60.0
 """How long `check` gives all imports together."""
@@ -80,7 +85,7 @@ def _become_user(config: Config) -> None:
     rights.become(config.user, config.group)
 
 
-def stop(location: Location, timeout_s: float | None, hint: str) -> protocol.StopReport:
+def stop(location: Location, timeout_s: float | None, hint: str) -> shapes.StopReport:
     """Drain everything and wait until master and tree are gone. Raises: NotRunning."""
     # What is left there is ended as its user: his folders must not lead root astray.
     rights.become(location.user, location.group)
@@ -193,7 +198,7 @@ def _skip(config: Config) -> None:
     notifier.send("STOPPING=1")
 
 
-def _end_remains(location: Location, timeout_s: float | None) -> protocol.StopReport | None:
+def _end_remains(location: Location, timeout_s: float | None) -> shapes.StopReport | None:
     # Here: it reads the whole process table, and most stops have a master to ask.
     from supervisor.remains import end
 
@@ -219,7 +224,7 @@ def _silent_master(location: Location) -> int | None:
     return pid
 
 
-def _end_silent(pid: int, timeout_s: float | None) -> protocol.StopReport | None:
+def _end_silent(pid: int, timeout_s: float | None) -> shapes.StopReport | None:
     """End a master by signals and wait until it is gone; None when it left by itself."""
     try:
         pidfd = os.pidfd_open(pid)
@@ -243,7 +248,7 @@ def _end_silent(pid: int, timeout_s: float | None) -> protocol.StopReport | None
     return {"drained": 0, "abandoned": 0, "killed": killed}
 
 
-def _added(*reports: protocol.StopReport | None) -> protocol.StopReport:
+def _added(*reports: shapes.StopReport | None) -> shapes.StopReport:
     told = [report for report in reports if report is not None]
     return {
         "drained": sum(report["drained"] for report in told),

@@ -15,7 +15,7 @@ from typing import Final, cast
 
 import click
 
-from supervisor import protocol
+from supervisor import shapes
 from supervisor.client import Client
 from supervisor.complaint import complain
 from supervisor.console import (
@@ -35,7 +35,7 @@ _LINES: Final = 50
 
 follow_option = click.option("-f", "--follow", is_flag=True, help="Go on with what follows.")
 
-Item = protocol.Item
+Item = shapes.Item
 
 
 @click.command(
@@ -72,9 +72,9 @@ def logs(
     with invocation.client() as client:
         if follow:
             found, items = client.follow("logs", names, lines)
-            show.several(_pairs(cast("protocol.LogLines", found)))
+            show.several(_pairs(cast("shapes.LogLines", found)))
             return _go_on(client, items, show.item)
-        answer = client.logs_of(names, lines)
+        answer = client.logs(names, lines)
     if as_json:
         print_json(answer)
     else:
@@ -112,7 +112,7 @@ def events(
     show = json.dumps if as_json else render.event_line
 
     def item(one: Item) -> str:
-        return show(cast("protocol.Event", one))
+        return show(cast("shapes.Event", one))
 
     with invocation.client() as client:
         if not follow:
@@ -121,7 +121,7 @@ def events(
             return None
         count = _LINES if number is None else number
         before, items = client.follow("events", names, count)
-        print_lines(map(show, cast("list[protocol.Event]", before)))
+        print_lines(map(show, cast("list[shapes.Event]", before)))
         return _go_on(client, items, item)
 
 
@@ -154,7 +154,7 @@ class _LinePrinter:
         return f"{escape(name)}  {shown}" if len(self._seen) > 1 else shown
 
 
-def _pairs(found: protocol.LogLines) -> list[tuple[str, str]]:
+def _pairs(found: shapes.LogLines) -> list[tuple[str, str]]:
     lines = found["lines"]
     # A master of an earlier release does not say whose they are.
     return list(zip(found.get("names", [""] * len(lines)), lines, strict=True))

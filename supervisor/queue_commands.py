@@ -30,7 +30,7 @@ from supervisor.console import (
     yes,
 )
 from supervisor.errors import UsageError
-from supervisor.protocol import QueueStatus
+from supervisor.shapes import QueueStatus
 
 
 @click.command(

@@ -31,10 +31,11 @@ from supervisor.seat import Seat
 from supervisor.states import Goal, Kind, State
 
 if TYPE_CHECKING:
-    # The Supervisor has one; at run time the import would be a circle.
+    # The Supervisor has one; at run time the import would be a circle. For the shapes see there.
+    from supervisor.shapes import ReloadFailure, ReloadReport, ReloadStep
     from supervisor.supervisor import Supervisor
 
-Answer = Callable[[protocol.ReloadReport], None]
+Answer = Callable[["ReloadReport"], None]
 
 _log = logging.getLogger("supervisor")
 
@@ -123,7 +124,7 @@ class Reloading:
         errors = [protocol.problem(one) for one in shown]
         self._end(answer, {"applied": False, "jobs": [], "errors": errors})
 
-    def _done(self, answer: Answer, report: protocol.ReloadReport) -> None:
+    def _done(self, answer: Answer, report: ReloadReport) -> None:
         failed = report.get("failed", [])
         for one in failed:
             _log.error("reload: %s: %s", one["name"], one["why"])
@@ -132,7 +133,7 @@ class Reloading:
         self._supervisor.outside.reloaded()
         self._end(answer, report)
 
-    def _end(self, answer: Answer, report: protocol.ReloadReport) -> None:
+    def _end(self, answer: Answer, report: ReloadReport) -> None:
         self._is_under_way = False
         answer(report)
         if self._once_more and not self._supervisor.stopping:
@@ -140,7 +141,7 @@ class Reloading:
             self.hang_up()
 
 
-def shapes(plan: Plan) -> list[protocol.ReloadStep]:
+def shapes(plan: Plan) -> list[ReloadStep]:
     """Give a plan as `reload --json` shows it."""
     return [
         {"name": step.name, "change": step.change.value, "fields": list(step.fields)}
@@ -156,7 +157,7 @@ class _Application:
         supervisor: Supervisor,
         read: Config,
         plan: Plan,
-        done: Callable[[protocol.ReloadReport], None],
+        done: Callable[[ReloadReport], None],
     ) -> None:
         self._supervisor = supervisor
         self._target = reload.merged(supervisor.config, read)
@@ -316,7 +317,7 @@ class _Application:
         if supervisor.stopping:
             self._failed.setdefault(reload.MASTER, "the supervisor stops; broken off")
         supervisor.close_unused_logs()
-        failed: list[protocol.ReloadFailure] = [
+        failed: list[ReloadFailure] = [
             {"name": name, "why": why} for name, why in self._failed.items()
         ]
         self._done({"applied": True, "jobs": shapes(self._plan), "errors": [], "failed": failed})

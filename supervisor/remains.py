@@ -17,11 +17,15 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from supervisor import descendants, kernel, pidfile, protocol, seatlock
+from supervisor import descendants, kernel, pidfile, seatlock
 from supervisor.location import Location
 from supervisor.loop import now
+
+if TYPE_CHECKING:
+    # Only for the reader: see `shapes`.
+    from supervisor import shapes
 
 _UNKNOWN_STOP_TIMEOUT_S: Final = 30.0
 _DIES_WITHIN_S: Final = 5.0
@@ -165,7 +169,7 @@ def _is_reused(leader: seatlock.Occupant) -> bool:
     return facts is not None and facts.started != leader.started
 
 
-def end(location: Location, timeout_s: float | None = None) -> protocol.StopReport | None:
+def end(location: Location, timeout_s: float | None = None) -> shapes.StopReport | None:
     """Wait for what a dead master left, then end it. Runs in: the command line, without a master.
 
     `timeout_s` caps the patience of each job's own `stop_timeout`. Returns None when nothing was

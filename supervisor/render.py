@@ -1,4 +1,4 @@
-"""What people see: the shapes of `protocol` as lines of text. Pure; called by `cli` only.
+"""What people see: the `shapes` as lines of text. Pure; called by `cli` only.
 
 Bad rows stand before good ones, then the order of the file. Columns go from identity over state
 and amounts to free text, so that what a narrow terminal loses is what matters least; a pipe loses
@@ -15,7 +15,8 @@ from typing import Final
 from supervisor.columns import Row, cut, grid, paint, table
 from supervisor.errors import Problem
 from supervisor.lines import escape
-from supervisor.protocol import (
+from supervisor.protocol import is_ready
+from supervisor.shapes import (
     DeadLetter,
     Event,
     JobStatus,
@@ -26,7 +27,6 @@ from supervisor.protocol import (
     ReloadReport,
     Status,
     StopReport,
-    is_ready,
 )
 
 _COLUMNS: Final = (

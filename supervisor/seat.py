@@ -11,15 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from supervisor import insight, kernel, protocol
+from supervisor import dumps, kernel
 from supervisor.board import UNKNOWN, Page
 from supervisor.config import Job
 from supervisor.process import Exit, Process
 from supervisor.signals import name as signal_name
 from supervisor.slot import Fallen
 from supervisor.states import Cause, Goal, Policy, Restart, State, Status
+
+if TYPE_CHECKING:
+    # Only for the reader: see `shapes`.
+    from supervisor import shapes
 
 _CONSUMERS: Final = ("queue",)
 
@@ -190,12 +194,12 @@ class Seat:
             signal=None if how.signal is None else signal_name(how.signal),
             cause=(self.status.cause or Cause.EXITED).value,
             why=life.why if life.state is State.STOPPING else "",
-            log_tail=_within(TAIL_CHARACTERS, insight.above_fork(last_words)[-TAIL_KEPT:]),
+            log_tail=_within(TAIL_CHARACTERS, dumps.above_fork(last_words)[-TAIL_KEPT:]),
         )
         self.deaths.append(death)
         return death
 
-    def row(self, now: float) -> protocol.ProcessStatus:
+    def row(self, now: float) -> shapes.ProcessStatus:
         """Give the line of `status`. Reads the board and, for a living process, its memory."""
         status, reading = self.status, self.page.read()
         pid = self.process.pid if self.process is not None and status.alive else None
@@ -317,11 +321,11 @@ def _within(room: int, lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(reversed(kept))
 
 
-def _last_exit(death: Death) -> protocol.LastExit:
+def _last_exit(death: Death) -> shapes.LastExit:
     return {"code": death.code, "signal": death.signal, "cause": death.cause, "at": death.at}
 
 
-def _own_numbers(page: Page) -> protocol.OwnNumbers:
+def _own_numbers(page: Page) -> shapes.OwnNumbers:
     """Give what the handlers have counted under names of their own."""
     progress, timers = page.tallies.read_progress(), page.tallies.read_timers()
     return {

@@ -12,14 +12,18 @@ import re
 import signal
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from supervisor import insight, kernel
+from supervisor import kernel
 from supervisor.capture import Capture
 from supervisor.lines import escape
 from supervisor.loop import Loop, now
 from supervisor.process import Process
 from supervisor.seat import Seat
+
+if TYPE_CHECKING:
+    # Only for the reader: see `shapes`.
+    from supervisor import shapes
 
 QUIET_S: Final = 0.25
 """A dump of which nothing more has come for so long is whole."""
@@ -36,7 +40,7 @@ _FRAME: Final = re.compile(rb'  (File "|\.\.\.|<)')
 
 _STATES: Final = {"T": "stopped", "t": "being traced", "D": "waiting for a disk"}
 
-Answer = Callable[[list[insight.Stacks]], None]
+Answer = Callable[["list[shapes.Stacks]"], None]
 
 
 class StackDumps:
@@ -49,9 +53,9 @@ class StackDumps:
 
     def collect(self, seats: Sequence[Seat], answer: Answer) -> None:
         """Ask these, and answer when all of them have shown their stacks, or cannot."""
-        found: dict[str, insight.Stacks] = {}
+        found: dict[str, shapes.Stacks] = {}
 
-        def take(name: str, one: insight.Stacks) -> None:
+        def take(name: str, one: shapes.Stacks) -> None:
             found[name] = one
             if len(found) == len(seats):
                 answer([found[seat.name] for seat in seats])
@@ -61,7 +65,7 @@ class StackDumps:
         if not seats:
             answer([])
 
-    def _ask(self, seat: Seat, take: Callable[[insight.Stacks], None]) -> None:
+    def _ask(self, seat: Seat, take: Callable[[shapes.Stacks], None]) -> None:
         process = seat.living
         if process is not None and (dump := self._dumps.get(process)) is not None:
             dump.takers.append(take)
@@ -95,7 +99,7 @@ class _Dump:
 
     def __init__(self, name: str, pid: int, deadline: float) -> None:
         self.deadline = deadline
-        self.takers: list[Callable[[insight.Stacks], None]] = []
+        self.takers: list[Callable[[shapes.Stacks], None]] = []
         self._name = name
         self._pid = pid
         self._lines: list[bytes] = []
@@ -111,7 +115,7 @@ class _Dump:
                 self._bytes += len(line)
         return self._bytes > before
 
-    def result(self) -> insight.Stacks:
+    def result(self) -> shapes.Stacks:
         """Give what has come, or why nothing has."""
         shown = [escape(line.decode("utf-8", "replace")) for line in self._lines]
         error = "" if shown else self._silence()

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from supervisor import (
     __version__,
@@ -62,6 +62,10 @@ from supervisor.stacks import StackDumps
 from supervisor.states import Action, Cause, Event, Kind, State, Status, revised, step
 from supervisor.verbs import verbs
 from supervisor.vigil import Vigil
+
+if TYPE_CHECKING:
+    # Only for the reader: see `shapes`.
+    from supervisor import shapes
 
 _log = logging.getLogger("supervisor")
 
@@ -132,7 +136,7 @@ class Supervisor:
         self.loop = Loop()
         self._seats = Seats()
         self.seats = self._seats.by_name
-        self.events: deque[protocol.Event] = deque(maxlen=EVENTS)
+        self.events: deque[shapes.Event] = deque(maxlen=EVENTS)
         self.followers = Followers()
         self.started_at = now()
         self.stopping = False
@@ -393,7 +397,7 @@ class Supervisor:
             why = f"{why}, next start in {wait:.1f}s"
         fields = {"job": seat.job.name, "slot": seat.number, "child": pid}
         _log.log(level, "%s %s -> %s: %s", seat.name, before.name, after.name, why, extra=fields)
-        event: protocol.Event = {
+        event: shapes.Event = {
             "at": timestamp(),
             "name": seat.name,
             "from": before.name,
@@ -603,7 +607,7 @@ class Supervisor:
             return True
 
     @staticmethod
-    def stop_report(seats: Iterable[Seat]) -> protocol.StopReport:
+    def stop_report(seats: Iterable[Seat]) -> shapes.StopReport:
         """Add up what the last stop of these seats did to the items in flight."""
         seats = list(seats)
         return {
@@ -612,7 +616,7 @@ class Supervisor:
             "killed": [seat.name for seat in seats if seat.killed],
         }
 
-    def last_report(self) -> protocol.StopReport:
+    def last_report(self) -> shapes.StopReport:
         """Give the report of the stop of everything, with what belonged to no seat of ours."""
         report = self.stop_report(self.seats.values())
         orphans = [f"pid {pid}" for pid in sorted(self._orphans_killed)]
@@ -711,7 +715,7 @@ class Supervisor:
         for condition, then in waiting:
             self.when(condition, then)
 
-    def master_row(self) -> protocol.MasterStatus:
+    def master_row(self) -> shapes.MasterStatus:
         """Give the line of `status` about the master itself."""
         return {
             "name": self.config.name,

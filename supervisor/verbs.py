@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from supervisor import __version__, inquest, insight, protocol, selection, signals
+from supervisor import __version__, inquest, protocol, selection, signals
 from supervisor.crew import DEAF_TYPES, read_counts
 from supervisor.errors import ControlError, ExitCode, NoSuchJob, UsageError
 from supervisor.loop import now
@@ -22,6 +22,8 @@ from supervisor.states import Goal, Kind
 
 if TYPE_CHECKING:
     # The Supervisor makes this table of itself; at run time the import would be a circle.
+    # Only for the reader, as well: see `shapes`.
+    from supervisor import shapes
     from supervisor.control import Reply
     from supervisor.supervisor import Supervisor
 
@@ -85,7 +87,7 @@ def _stacks(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> 
     """Have processes show their Python stacks; it fails only when none of them can."""
     chosen = selection.select(protocol.names(request), supervisor.jobs)
 
-    def answer(found: list[insight.Stacks]) -> None:
+    def answer(found: list[shapes.Stacks]) -> None:
         if found and all(one["error"] for one in found):
             reply.fail(ExitCode.FAILED, "\n".join(one["error"] for one in found))
         else:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     # Only for the reader: the short commands do without the whole configuration.
     from supervisor.config import Config
     from supervisor.letters import Choice
-    from supervisor.protocol import DeadLetter, Purge, QueueStatus, Replay
+    from supervisor.shapes import DeadLetter, Purge, QueueStatus, Replay
 
 
 class Commands(Protocol):

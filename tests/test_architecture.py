@@ -38,13 +38,13 @@ LAYERS = (
     "columns logs process descendants slot meters stream",
     "config child sink ring",
     "complaint passage",
-    "location insight protocol seatlock outlet lines pidfile notify daemonize",
+    "location protocol seatlock outlet lines pidfile notify daemonize",
     "ini settings",
     "rights envfile dependencies",
     "values",
     "loop states board memory rate selection",
     "tallies",
-    "signals errors secret kernel bytecode trust identity cgroups letters",
+    "signals errors secret kernel bytecode trust identity cgroups letters shapes dumps",
     "reading",
 )
 

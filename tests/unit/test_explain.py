@@ -6,7 +6,7 @@ import pytest
 
 from supervisor import explain
 from supervisor.columns import cut
-from supervisor.insight import Backoff, Death, Why
+from supervisor.shapes import Backoff, Death, Why
 
 
 def death(cause: str = "exited", code: int | None = 1, **changes: object) -> Death:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from supervisor import render
 from supervisor.errors import Problem
-from supervisor.protocol import LastExit, MasterStatus, ProcessStatus, Status
+from supervisor.shapes import LastExit, MasterStatus, ProcessStatus, Status
 
 
 def process(name: str, **changes: object) -> ProcessStatus:
