@@ -371,28 +371,30 @@ def _unfit(found: object, reference: Reference) -> str:
         own = next(filter(callable, mine), None)
         if place == "batch" and own is None and getattr(found, "__name__", "") != "handle_batch":
             return f"{text} would get a list of messages, as batch is above 1: call it handle_batch"
-        return _asynchronous(own or found, text) or _miscalled(own or found, text, _CALLS[place])
+        return _lazy(own or found, text) or _miscalled(own or found, text, _CALLS[place])
     if missing := getattr(found, "__abstractmethods__", None):
         return f"{text} leaves out {', '.join(sorted(missing))}; define it"
     if place == "target":
         base = getattr(sys.modules.get("workers"), "Worker", None)
         if not (isinstance(base, type) and issubclass(found, base)):
             return f"{text} is a class, but no workers.Worker; derive it from that"
-        return _asynchronous(getattr(found, "run", None), text)
+        return _lazy(getattr(found, "run", None), text)
     methods = _METHODS[place]
     work = next(filter(callable, (getattr(found, method, None) for method in methods)), None)
     if work is None:
         return f"{text} is a class without {' or '.join(methods)}; define it"
-    return _asynchronous(work, text)
+    return _lazy(work, text)
 
 
-def _asynchronous(work: object, text: str) -> str:
+def _lazy(work: object, text: str) -> str:
     """Say whether a call would return at once with its work undone, as the child would find."""
-    from inspect import iscoroutinefunction
+    from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 
-    if not iscoroutinefunction(work):
-        return ""
-    return f"{text} is async; write a plain function that calls asyncio.run on its work"
+    if iscoroutinefunction(work) or isasyncgenfunction(work):
+        return f"{text} is async; write a plain function that calls asyncio.run on its work"
+    if isgeneratorfunction(work):
+        return f"{text} is a generator; write a plain function, without yield"
+    return ""
 
 
 def _miscalled(found: Callable[..., object], text: str, arguments: tuple[str, ...]) -> str:

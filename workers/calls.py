@@ -39,7 +39,7 @@ class Caller:
             self._call_many(handler, load)
         else:
             [task] = load
-            handler.call(_message_of(task), self._of_call())
+            handler.one(_message_of(task), self._of_call())
 
     def _of_call(self) -> Context:
         """Give the context of one call, which has a deadline of its own."""

@@ -68,16 +68,19 @@ class Handler:
             raise TypeError(
                 f"{target} is neither a function nor a class with a method {' or '.join(verbs)}"
             )
-        refuse_coroutine(call, target)
+        refuse_lazy(call, target)
         self._object = thing
         self.target = target
         self.takes_many = verb == BATCH
         self.call: Callable[..., Any] = call
 
     def one(self, message: Message, context: Context) -> None:
-        """Call it with one message, whatever it takes. Raises: what it raises, or returns."""
+        """Call it with one message, whatever it takes.
+
+        Raises: what it raises, or returns; TypeError for work that it has not done.
+        """
         if not self.takes_many:
-            self.call(message, context)
+            refuse_undone(self.call(message, context), self.target)
             return
         [outcome] = outcomes(self.call([message], context), 1)
         if outcome is not None:
@@ -112,8 +115,7 @@ def outcomes(result: object, count: int) -> Sequence[BaseException | None]:
     for that one alone; with anything else all are done, as the result of `handle` says nothing.
     Raises: TypeError, ValueError when it cannot be so.
     """
-    if inspect.isgenerator(result) or inspect.iscoroutine(result) or inspect.isasyncgen(result):
-        raise TypeError(f"{BATCH} returned a {type(result).__name__}: its body has not run")
+    refuse_undone(result, BATCH)
     if not isinstance(result, (list, tuple)):
         return (None,) * count
     errors = [one if isinstance(one, BaseException) else None for one in result]
@@ -174,12 +176,20 @@ def end_fork(pid: int, error: BaseException | None) -> None:
     os._exit(ExitCode.OK if error is None else ExitCode.FAILED)
 
 
-def refuse_coroutine(call: Callable[..., Any], target: str) -> None:
+def refuse_lazy(call: Callable[..., Any], target: str) -> None:
     """Refuse what would return at once with its work undone. Raises: TypeError."""
-    if inspect.iscoroutinefunction(call):
+    if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call):
         raise TypeError(
             f"{target} is async; write a plain function that calls asyncio.run on its work"
         )
+    if inspect.isgeneratorfunction(call):
+        raise TypeError(f"{target} is a generator; write a plain function, without yield")
+
+
+def refuse_undone(result: object, name: str) -> None:
+    """Refuse what `refuse_lazy` could not see, as it came of a decorator. Raises: TypeError."""
+    if inspect.isgenerator(result) or inspect.iscoroutine(result) or inspect.isasyncgen(result):
+        raise TypeError(f"{name} returned a {type(result).__name__}: its body has not run")
 
 
 def _call_optional(thing: object, name: str, context: Context) -> None:

@@ -156,14 +156,15 @@ def run_worker(child: Child) -> int:
         return _run_class(child, context, target())
     if isinstance(target, type) or not callable(target):
         raise TypeError(f"{name} is neither a function nor a subclass of workers.Worker")
-    handlers.refuse_coroutine(target, name)
+    handlers.refuse_lazy(target, name)
     child.ready()
-    target(context)
+    handlers.refuse_undone(target(context), name)
     return ExitCode.OK
 
 
 def _run_class(child: Child, context: Context, worker: Worker) -> int:
-    handlers.refuse_coroutine(worker.run, child.slot.job.target or "")
+    name = child.slot.job.target or ""
+    handlers.refuse_lazy(worker.run, name)
     worker.name = worker.name or child.slot.name
     worker.context = context
     try:
@@ -171,7 +172,7 @@ def _run_class(child: Child, context: Context, worker: Worker) -> int:
         child.stop.on_stop(lambda: _in_thread("stop", _guarded(worker.stop)))
         child.ready()
         health = _Health(child, worker)
-        worker.run(context)
+        handlers.refuse_undone(worker.run(context), name)  # type: ignore[func-returns-value]  # it should give nothing, and may
     finally:
         child.slot.page.enter(Phase.CLOSING)
         worker.close()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from supervisor.board import Phase
 from supervisor.errors import ExitCode
 from workers.base import FOR_EVER_NS, Context
-from workers.handlers import Handler, end_fork
+from workers.handlers import Handler, end_fork, refuse_undone
 
 if TYPE_CHECKING:
     from workers.runtime import Child
@@ -82,7 +82,7 @@ def _run_once(child: Child, handler: Handler, context: Context) -> None:
     _show(child, busy=True)
     begun, pid = time.monotonic(), os.getpid()
     try:
-        handler.call(context)
+        refuse_undone(handler.call(context), handler.target)
         end_fork(pid, None)
         page.count(done=1)
     except Exception as error:

@@ -49,11 +49,11 @@ class TaskFunction(Generic[P, R]):
         # Here, as every import of `workers` would pay for them, and few have tasks.
         import inspect
 
-        from workers.handlers import refuse_coroutine
+        from workers.handlers import refuse_lazy
 
         self.topic = topic
         self.name = f"{_module_of(function)}:{function.__qualname__}"
-        refuse_coroutine(function, self.name)
+        refuse_lazy(function, self.name)
         self._function = function
         self._signature = inspect.signature(function)
         update_wrapper(self, function)
@@ -113,7 +113,10 @@ class TaskFunction(Generic[P, R]):
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise Reject(f"{self.name}: {error}") from None
-        self._function(*args, **kwargs)  # type: ignore[arg-type]  # bound just above
+        # Here for the same reason as above.
+        from workers.handlers import refuse_undone
+
+        refuse_undone(self._function(*args, **kwargs), self.name)  # type: ignore[arg-type]  # bound just above
 
 
 _known: Final[dict[tuple[str, str], TaskFunction[..., Any]]] = {}

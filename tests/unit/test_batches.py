@@ -127,8 +127,20 @@ def test_a_function_that_is_to_get_a_list_says_so_by_its_name() -> None:
     assert Handler.of(handle_batch, BATCH).takes_many
     assert Handler.of(handle_batch, "handle", BATCH).takes_many
     with pytest.raises(TypeError, match="call it handle_batch"):
-        Handler.of(a_generator, BATCH)
-    assert not Handler.of(a_generator, "handle", BATCH).takes_many
+        Handler.of(put_off, BATCH)
+    assert not Handler.of(put_off, "handle", BATCH).takes_many
+
+
+def put_off(_message: Message, _context: Any) -> object:
+    return a_generator()
+
+
+def test_work_that_was_put_off_is_not_done() -> None:
+    with pytest.raises(TypeError, match="a_generator is a generator; write a plain function"):
+        Handler.of(a_generator, "handle", BATCH)
+    outcome = run(put_off, 1)
+    assert not outcome.ok
+    assert "returned a generator: its body has not run" in outcome.reason
 
 
 def test_a_handler_that_finds_a_system_down_burns_no_retry() -> None:

@@ -154,6 +154,20 @@ def test_async_work_is_refused_with_the_cure() -> None:
         assert "is async; write a plain function that calls asyncio.run" in problem(text)
 
 
+def test_a_generator_is_refused_as_its_body_would_not_run() -> None:
+    module(
+        "shop",
+        "class A:\n    def handle(self, message, context): yield\n"
+        "class B:\n    def execute(self, context): yield\n"
+        "def handle(message, context): yield\n"
+        "def run(context): yield\n",
+    )
+    for text in (queue("shop:A"), scheduled("shop:B")):
+        assert "is a generator; write a plain function, without yield" in problem(text)
+    for text in (queue("shop:handle"), scheduled("shop:run"), worker("shop:run")):
+        assert "is a generator; write a plain function, without yield" in problem(text)
+
+
 def test_abstract_class_is_refused() -> None:
     module(
         "shop", "import abc\nclass A(abc.ABC):\n    @abc.abstractmethod\n    def handle(self): ..."

@@ -102,6 +102,12 @@ def test_the_words_of_handlers_count() -> None:
 
     assert run(later, later.data()).after == 5
 
+    @task("t")
+    def undone() -> object:
+        return (each for each in ())
+
+    assert "undone returned a generator: its body has not run" in run(undone, undone.data()).reason
+
 
 @pytest.mark.parametrize(
     ("data", "reason"),
