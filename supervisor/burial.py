@@ -212,7 +212,7 @@ class Burial:
             # not grow with each failed start.
             seat.fallen = (*seat.fallen, fallen)
         order = FALLEN + b" " + fallen.encode()
-        for sibling in self._seats.of(seat.job):
+        for sibling in self._seats.of(seat.job.name):
             living = sibling.living if sibling.status.state is State.RUNNING else None
             if living is not None and living.tell(order):
                 return

@@ -18,7 +18,7 @@ from supervisor.board import PAGES, Board
 from supervisor.config import Job
 from supervisor.errors import ControlError, UsageError
 from supervisor.loop import now
-from supervisor.seat import Seat, policy_of
+from supervisor.seat import Seat, Seats, policy_of
 from supervisor.states import Kind
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ _log = logging.getLogger("supervisor")
 class Crew:
     """Makes seats and takes them away."""
 
-    def __init__(self, supervisor: Supervisor, board: Board) -> None:
+    def __init__(self, supervisor: Supervisor, seats: Seats, board: Board) -> None:
         self._supervisor = supervisor
+        self._seats = seats
         self._board = board
-        self._seats = supervisor.seats
         self.scaled: dict[str, int] = {}
         self.all_quiet = False
         self._quiet_jobs: set[str] = set()
@@ -52,8 +52,7 @@ class Crew:
 
     def of(self, name: str) -> list[Seat]:
         """Give the seats of a job that are to stay, in the order of their numbers."""
-        seats = [seat for seat in self._seats.values() if seat.job.name == name]
-        return sorted((seat for seat in seats if not seat.leaving), key=lambda seat: seat.number)
+        return [seat for seat in self._seats.of(name) if not seat.leaving]
 
     def hire(self, job: Job) -> list[Seat]:
         """Make the seats that a job lacks, and call back those that were about to go.
@@ -64,7 +63,7 @@ class Crew:
         stopped = bool(stay) and all(not seat.wanted for seat in stay)
         hired = []
         for number in range(self.wanted(job)):
-            seat = self._seats.get(f"{job.name}:{number}")
+            seat = self._seats.by_name.get(f"{job.name}:{number}")
             if seat is not None and not seat.leaving:
                 continue
             if seat is None:
@@ -79,7 +78,7 @@ class Crew:
         seat = Seat(job, number, page, policy_of(job), page_number)
         seat.quiet = self._is_quiet(job)
         seat.predecessors = self._supervisor.remnants_of(seat.name)
-        self._seats[seat.name] = seat
+        self._seats.add(seat)
         return seat
 
     def dismiss(self, seats: Iterable[Seat]) -> None:
@@ -90,21 +89,23 @@ class Crew:
             seat.forget_last_stop()
         self._supervisor.happen([seat.name for seat in leaving], Kind.STOP)
         for seat in leaving:
-            self._supervisor.when(partial(_may_go, seat), partial(self._clear_later, seat))
+            self.see_off(seat)
 
     def surplus(self, job: Job) -> list[Seat]:
         """Give the seats beyond the wanted number, the highest first."""
         return self.of(job.name)[self.wanted(job) :][::-1]
 
-    def _clear_later(self, seat: Seat) -> None:
-        # Not in the middle of the event that was its last.
-        self._supervisor.loop.at((seat.name, "clear"), now(), partial(self._clear, seat))
+    def see_off(self, seat: Seat) -> None:
+        """Let a seat go that is to go, if it has come to rest."""
+        if seat.leaving and seat.at_rest:
+            # Not in the middle of the event that was its last.
+            self._supervisor.loop.at((seat.name, "clear"), now(), partial(self._clear, seat))
 
     def _clear(self, seat: Seat) -> None:
         supervisor = self._supervisor
         if not seat.leaving or not seat.at_rest or not supervisor.sits(seat):
             return  # it was called back, and may have been sent away once more
-        del self._seats[seat.name]
+        self._seats.remove(seat)
         supervisor.loop.cancel(seat.name)
         supervisor.precedence.forget(seat)
         supervisor.recycling.forget(seat)
@@ -116,13 +117,7 @@ class Crew:
 
     def sort(self) -> None:
         """Put the seats in the order of the file, what has left it last."""
-        places = {job.name: place for place, job in enumerate(self._supervisor.config.jobs)}
-        seats = sorted(
-            self._seats.values(),
-            key=lambda seat: (places.get(seat.job.name, len(places)), seat.number),
-        )
-        self._seats.clear()
-        self._seats.update((seat.name, seat) for seat in seats)
+        self._seats.sort(job.name for job in self._supervisor.config.jobs)
 
     # --- by hand -------------------------------------------------------------------------------
 
@@ -133,10 +128,9 @@ class Crew:
         """
         jobs = {job.name: job for job in self._supervisor.config.jobs}
         growth = sum(max(0, count - len(self.of(name))) for name, count in counts.items())
-        if len(self._seats) + growth > PAGES:
-            raise ControlError(
-                f"{len(self._seats) + growth} processes in all; at most {PAGES} for all jobs"
-            )
+        total = len(self._seats.by_name) + growth
+        if total > PAGES:
+            raise ControlError(f"{total} processes in all; at most {PAGES} for all jobs")
         coming: list[Seat] = []
         going: list[Seat] = []
         for name, count in counts.items():
@@ -208,10 +202,6 @@ class Crew:
             for job in self._supervisor.config.jobs
             if job.name in asked
         ]
-
-
-def _may_go(seat: Seat) -> bool:
-    return seat.at_rest or not seat.leaving
 
 
 def read_counts(request: protocol.Request, jobs: Iterable[str]) -> dict[str, int]:

@@ -127,8 +127,7 @@ class Precedence:
         return f"waiting for {waited}" + (f" ({obstacle})" if obstacle else "")
 
     def _of(self, job: str) -> list[Seat]:
-        seats = self._seats.by_name.values()
-        return [seat for seat in seats if seat.job.name == job and not seat.leaving]
+        return [seat for seat in self._seats.of(job) if not seat.leaving]
 
     def _graph(self) -> dict[str, list[str]]:
         return {

@@ -192,10 +192,8 @@ class Recycling:
         """Give another process of the job that should be there and is not, or goes first."""
         if (first := self._asked.get(seat.job.name, seat)) is not seat:
             return first
-        for other in self._supervisor.seats.values():
-            if other is not seat and other.job.name == seat.job.name and _is_absent(other):
-                return other
-        return None
+        siblings = self._supervisor.seats_of(seat.job.name)
+        return next((one for one in siblings if one is not seat and _is_absent(one)), None)
 
 
 def _is_absent(seat: Seat) -> bool:

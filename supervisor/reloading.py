@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -188,22 +189,24 @@ class _Application:
     def begin(self) -> None:
         """Apply all that needs no new process of a job that runs; then roll the others."""
         supervisor, crew = self._supervisor, self._supervisor.crew
+        rolled = set(self._to_roll)
         forms = [
-            reload.live_form(self._old[job.name], job) if job.name in self._to_roll else job
+            reload.live_form(self._old[job.name], job) if job.name in rolled else job
             for job in self._target.jobs
         ]
         supervisor.take_over(replace(self._target, jobs=tuple(forms)))
         for form in forms:
             for seat in supervisor.seats_of(form.name):
                 supervisor.assign(seat, form)
-        for name in self._plan.names(Change.REMOVED):
+        removed = self._plan.names(Change.REMOVED)
+        for name in removed:
             crew.forget(name)
-            self._send_away(crew.of(name))
-        for form in forms:
-            self._send_away(crew.surplus(form))
-            if form.name not in self._to_roll:
-                supervisor.route_log_of(form)
-                self._call_in(form)
+        going = [crew.of(name) for name in removed] + [crew.surplus(form) for form in forms]
+        self._send_away(list(chain.from_iterable(going)))
+        settled = [form for form in forms if form.name not in rolled]
+        for form in settled:
+            supervisor.route_log_of(form)
+        self._call_in(*settled)
         supervisor.changed()
         self._next_job()
 
@@ -211,12 +214,12 @@ class _Application:
         self._leaving += seats
         self._supervisor.crew.dismiss(seats)
 
-    def _call_in(self, job: Job) -> None:
-        """Fill what a job lacks, after its settings are those that it keeps."""
+    def _call_in(self, *jobs: Job) -> None:
+        """Fill what jobs lack, after their settings are those that they keep."""
         if self._supervisor.stopping:
             return  # nobody would stop who comes now
         crew = self._supervisor.crew
-        hired = [seat for seat in crew.hire(job) if seat.wanted]
+        hired = [seat for job in jobs for seat in crew.hire(job) if seat.wanted]
         crew.sort()
         self._awaited += hired
         self._supervisor.happen([seat.name for seat in hired], Kind.START)
@@ -301,7 +304,9 @@ class _Application:
         if self._supervisor.stopping:
             return True
         sits = self._supervisor.sits
-        if any(seat.leaving and sits(seat) for seat in self._leaving):
+        while self._leaving and not (self._leaving[-1].leaving and sits(self._leaving[-1])):
+            self._leaving.pop()  # gone, or called back: it is not looked at again
+        if self._leaving:
             return False
         is_stalled = self._supervisor.precedence.is_stalled
         return all(seat.settled or not sits(seat) or is_stalled(seat) for seat in self._awaited)

@@ -7,7 +7,7 @@ Data and small questions about it; what happens to a seat is decided by `states`
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -267,22 +267,44 @@ class Seat:
 class Seats:
     """All seats of a supervisor: by name in the order of the file, and by the pid in each.
 
-    A pid stays here until its burial is over.
+    A pid stays here until its burial is over. Also by job, so that what is done for each of
+    thousands of jobs does not look at the seats of all.
     """
 
     def __init__(self) -> None:
         self.by_name: dict[str, Seat] = {}
         self.by_pid: dict[int, Seat] = {}
+        self._by_job: dict[str, dict[int, Seat]] = {}
+
+    def add(self, seat: Seat) -> None:
+        """Take one in, behind all others."""
+        self.by_name[seat.name] = seat
+        self._by_job.setdefault(seat.job.name, {})[seat.number] = seat
+
+    def remove(self, seat: Seat) -> None:
+        """Take one out."""
+        del self.by_name[seat.name]
+        own = self._by_job[seat.job.name]
+        del own[seat.number]
+        if not own:
+            del self._by_job[seat.job.name]
+
+    def sort(self, jobs: Iterable[str]) -> None:
+        """Put them in the order of these jobs, with those of other jobs last."""
+        ordered = dict.fromkeys((*jobs, *self._by_job))
+        seats = [seat for job in ordered for seat in self.of(job)]
+        self.by_name.clear()
+        self.by_name.update((seat.name, seat) for seat in seats)
 
     def ready(self, now: float) -> bool:
         """Say whether every process of every required job is ready."""
         seats = (seat for seat in self.by_name.values() if not seat.leaving)
         return all(seat.ready(now) for seat in seats if seat.job.required)
 
-    def of(self, job: Job) -> list[Seat]:
-        """Give the seats of one job."""
-        # By name: while a reload rolls, its processes have different settings.
-        return [seat for seat in self.by_name.values() if seat.job.name == job.name]
+    def of(self, job: str) -> list[Seat]:
+        """Give the seats of one job by their numbers, those that are about to go as well."""
+        own = self._by_job.get(job, {})
+        return [own[number] for number in sorted(own)]
 
     def living_pids(self) -> set[int]:
         """Give the pids that are a pidfd's to reap; every other child of ours is an orphan."""

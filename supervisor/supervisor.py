@@ -132,7 +132,7 @@ class Supervisor:
     """The parent of all jobs of one configuration."""
 
     def __init__(self, config: Config, ready_fd: int | None) -> None:
-        self.config = config
+        self._run_by(config)
         self.loop = Loop()
         self._seats = Seats()
         self.seats = self._seats.by_name
@@ -179,7 +179,7 @@ class Supervisor:
         # What a handler publishes goes by the same file; set once, for all children.
         os.environ["SUPERVISOR_CONF"] = str(config.path)
         self._instance = remains.instance(config.state_dir)
-        self.crew = Crew(self, Board(descendants.board_name(self._instance)))
+        self.crew = Crew(self, self._seats, Board(descendants.board_name(self._instance)))
         self._open_log()
         self._hire()
         for problem in config.warnings:
@@ -270,7 +270,8 @@ class Supervisor:
 
     def wanted(self, job: str) -> int:
         """Give how many processes a job is to have; 0 for one that does not run here."""
-        return next((self.crew.wanted(one) for one in self.config.jobs if one.name == job), 0)
+        found = self._job_named.get(job)
+        return 0 if found is None else self.crew.wanted(found)
 
     def remnants_of(self, slot: str) -> set[int]:
         """Give who of an earlier master still sits in a slot."""
@@ -345,6 +346,7 @@ class Supervisor:
             if after.state is not State.STARTING:  # told when its pid is known
                 self._note_transition(seat, before.state, after.state)
             self._after_change(seat)
+        self.crew.see_off(seat)
         if after.held and after.why != before.why:
             fields = {"job": seat.job.name, "slot": seat.number}
             _log.info("%s: %s", seat.name, after.why, extra=fields)
@@ -668,16 +670,20 @@ class Supervisor:
             self.log.set_level(config.log_level)
             for seat in self.seats.values():
                 orders.log_from(seat, config.log_level)
-        self.config = config
+        self._run_by(config)
 
     def put_job(self, job: Job) -> None:
         """Have one job of the configuration in another form."""
         jobs = tuple(job if one.name == job.name else one for one in self.config.jobs)
-        self.config = replace(self.config, jobs=jobs)
+        self._run_by(replace(self.config, jobs=jobs))
+
+    def _run_by(self, config: Config) -> None:
+        self.config = config
+        self._job_named = {job.name: job for job in config.jobs}
 
     def seats_of(self, name: str) -> list[Seat]:
         """Give all seats of a job, those that are about to go as well."""
-        return [seat for seat in self.seats.values() if seat.job.name == name]
+        return self._seats.of(name)
 
     def assign(self, seat: Seat, job: Job) -> None:
         """Have a seat under these settings at once, also while it waits for something."""

@@ -29,7 +29,7 @@ class World:
         for job in jobs:
             for number in range(job.processes):
                 seat = Seat(job, number, board.allocate()[1], policy_of(job))
-                self.seats.by_name[seat.name] = seat
+                self.seats.add(seat)
         board.close()
         self.precedence = Precedence(cast("Any", self), self.seats, self)
         self.spawned: list[str] = []
