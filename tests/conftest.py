@@ -55,7 +55,7 @@ def nursery(tmp_path: Path) -> Iterator[Nursery]:
 
 @pytest.fixture
 def supervise() -> Iterator[Supervise]:
-    """Give a maker of supervisors, all of which are ended with the test."""
+    """Give a maker of supervisors, all ended with the test, which fails by what they leave."""
     made: list[Supervisor] = []
 
     def make(
@@ -66,5 +66,5 @@ def supervise() -> Iterator[Supervise]:
         return supervisor.start() if start else supervisor
 
     yield make
-    for supervisor in made:
-        supervisor.close()
+    wrong = [what for supervisor in made for what in supervisor.close()]
+    assert not wrong, "left behind: " + "; ".join(wrong)

@@ -17,6 +17,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -292,22 +293,43 @@ class Supervisor:
 
     # --- the end -------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """End everything that was begun here, by pid, and remove its files."""
+    def close(self) -> list[str]:
+        """End everything that was begun here, by pid, and remove its files.
+
+        Gives what may not be: a process or a file in `run_dir` that a master which was not
+        killed has left, a master that no TERM ends, a traceback on its stderr.
+        """
         for connection in self._asked:
             connection.close()
-        if self.master is not None and self.master.poll() is None:
-            self.send(signal.SIGTERM)
-            try:
-                self.master.wait(10)
-            except subprocess.TimeoutExpired:
-                self.master.kill()
-        for process in self._started:
-            process.wait()
+        wrong = self._end_master()
+        if not any(process.returncode < 0 for process in self._started):
+            wrong += [f"process {pid}: {kernel.title_of(pid)}" for pid in self.tree()]
+            wrong += [f"file {path}" for path in self.run_dir.glob("*")]
         while left := self.tree():
             for pid in left:
                 _end(pid)
+        if "Traceback (most recent call last)" in self.errors():
+            wrong.append(f"on stderr: {self.errors()[-4000:]}")
         shutil.rmtree(self.folder)
+        return wrong
+
+    def _end_master(self) -> list[str]:
+        """Ask for a drain, for a fast stop, for a kill, and end whom all of that does not end."""
+        wrong = []
+        for patience_s in (10, 10, PATIENCE_S):
+            if self.master is None or self.master.poll() is not None:
+                break
+            self.send(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self.master.wait(patience_s)
+        else:
+            if self.master is not None and self.master.poll() is None:
+                wrong.append(f"the master, after three TERM: {self._last_words()}")
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        return wrong
 
     def _wait(self, look: Callable[[], T | None], complaint: str, timeout_s: float) -> T:
         """Wait for a fact, but not for one that a dead supervisor cannot bring about."""

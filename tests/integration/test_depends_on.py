@@ -144,6 +144,7 @@ def test_one_that_depends_on_what_fails_waits_on(supervise: Supervise) -> None:
     assert supervisor.cli("start", "db").returncode == 0
     supervisor.wait_ready()
     assert supervisor.process("web:0")["restarts"] == 0
+    Ledger(supervisor).open("way out")
 
 
 def test_a_start_by_hand_goes_in_order_and_waits(supervise: Supervise) -> None:

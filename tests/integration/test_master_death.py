@@ -158,6 +158,10 @@ def test_a_fault_of_the_masters_own_is_in_the_log_and_its_children_leave(
     assert "RuntimeError: a fault of our own" in told["exc_info"]
     Ledger(supervisor).wait("left", "polite:1")
     gone(supervisor)
+    assert "RuntimeError: a fault of our own" in supervisor.errors()
+    # Only a fault or a kill -9 may leave these two; `supervise` looks.
+    supervisor.errors_path.unlink()
+    (supervisor.run_dir / "test.sock").unlink()
 
 
 def test_a_new_start_at_once_works_without_twins(supervise: Supervise) -> None:
