@@ -23,12 +23,15 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import setproctitle
 
 from supervisor import cgroups, kernel, rights, seatlock, signals
 from supervisor.errors import ExitCode, SupervisorError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 SYSTEMD_VARIABLES: Final = (
     "NOTIFY_SOCKET",
@@ -68,6 +71,20 @@ class Outfit:
     unwanted: tuple[str, ...]
 
 
+class _Output(io.FileIO):
+    """What a child prints to; a print without a reader is lost, and no error.
+
+    Nobody reads when the master is dead, and a handler may print before the runtime hears of that.
+    """
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write as much as goes in; all of it where nobody reads."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
 def make_outfit() -> Outfit:
     """Make the streams of all children, once. Runs in: supervisor.
 
@@ -93,7 +110,7 @@ def _stream_over(fd: int, pipe: int) -> io.TextIOWrapper:
     real = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     os.dup2(pipe, fd)
     try:
-        raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
+        raw = io.BufferedWriter(_Output(fd, "w", closefd=False))
         return io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
     finally:
         os.dup2(real, fd)

@@ -212,6 +212,25 @@ def test_the_end_of_the_control_pipe_is_seen_when_the_master_closes_it(tmp_path:
     ended(second)
 
 
+def test_a_print_that_nobody_reads_any_more_hurts_nobody(tmp_path: Path) -> None:
+    # The runtime turns the output away when it hears of the master's death; until then it is this.
+    def make(pipes: Pipes) -> tuple[child.Launch, Callable[[], int]]:
+        def prints() -> int:
+            os.read(pipes.control[0], 1)
+            print("a line")
+            sys.stderr.write("x" * 100_000 + "\n")
+            return 3
+
+        return launcher(tmp_path, prints)(pipes)
+
+    process = spawn(make)
+    for fd, _ in process.streams():
+        os.close(fd)
+    os.close(process._control_fd)
+    assert wait_for_end(process).code == 3
+    os.close(process.pidfd)
+
+
 def test_a_secret_that_is_no_text_is_told_in_one_line(tmp_path: Path) -> None:
     def environment() -> dict[str, str]:
         return {"KEY": b"\xff".decode()}
