@@ -156,7 +156,7 @@ class ControlServer:
         self._listener.close()
         self.loop.unwatch(self._epoll.fileno())
         self._epoll.close()
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it is gone, or what was its folder is none any more
             if self.path.stat().st_ino == self._inode:
                 self.path.unlink()
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from re import fullmatch, sub
 from typing import Final
 
+from supervisor import reading
+
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 _DOUBLE: Final = r'"((?:[^"\\]|\\.)*)"'
 _SINGLE: Final = r"'([^']*)'"
@@ -22,10 +24,10 @@ _LARGEST: Final = 1 << 20
 
 def read(path: Path) -> dict[str, str]:
     """Read a file whole. Raises: OSError, or ValueError that begins with PATH:LINE."""
-    with path.open("rb") as file:
-        data = file.read(_LARGEST + 1)
-    if len(data) > _LARGEST:
-        raise ValueError(f"{path}: more than {_LARGEST} bytes; this is no file of variables")
+    try:
+        data = reading.read(path, _LARGEST)
+    except ValueError as fault:
+        raise ValueError(f"{path}: {fault}; this is no file of variables") from None
     found: dict[str, str] = {}
     for number, line in enumerate(data.split(b"\n"), 1):
         try:

@@ -88,8 +88,12 @@ class PidFile:
         return fd
 
     def leave(self) -> None:
-        """Remove the file, then let the lock go: in this order nobody can find a stale one."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file, then let the lock go: in this order nobody can find a stale one.
+
+        A file that cannot be removed is no reason to fail: who reads the pid asks the lock first.
+        """
+        with suppress(OSError):
+            self.path.unlink()
         os.close(self._fd)
 
 

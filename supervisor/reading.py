@@ -2,7 +2,7 @@
 
 A FIFO, a terminal or `/proc/kmsg` would hold whoever reads it for as long as it likes, and
 `/dev/zero` would take all memory; neither could be read again at a reload. Called by `ini` for the
-files of a configuration and by `secret` for those that `${file:PATH}` names.
+files of a configuration, by `secret` and `envfile` for those that it names.
 """
 
 from __future__ import annotations

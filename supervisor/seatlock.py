@@ -109,8 +109,12 @@ def leave(state_dir: Path, name: str) -> None:
 
 
 def remove(state_dir: Path, name: str) -> None:
-    """Remove the file of a slot that nobody will sit in next."""
-    (folder(state_dir) / name).unlink(missing_ok=True)
+    """Remove the file of a slot that nobody will sit in next, if that can be.
+
+    One that stays, on a disk that has become read-only, tells a next master of a dead process.
+    """
+    with suppress(OSError):
+        (folder(state_dir) / name).unlink()
 
 
 def left_in_order(state_dir: Path) -> bool:

@@ -83,6 +83,19 @@ def test_the_jobs_of_a_master_outlive_its_state_dir(supervise: Supervise) -> Non
     assert supervisor.stop() == 0
 
 
+def test_a_folder_that_is_none_any_more_costs_no_supervisor(supervise: Supervise) -> None:
+    supervisor = supervise(POLITE + "processes = 3\n", MODULES)
+    shutil.rmtree(supervisor.state_dir)
+    supervisor.state_dir.touch()
+    supervisor.call("scale", jobs={"polite": 1})
+    assert supervisor.process("polite:0")["restarts"] == 0
+    shutil.rmtree(supervisor.run_dir)
+    supervisor.run_dir.touch()
+    assert supervisor.stop() == 0
+    assert supervisor.errors() == ""
+    assert supervisor.tree() == ()
+
+
 def test_a_log_file_that_cannot_be_opened_is_told_with_its_line(supervise: Supervise) -> None:
     jobs = POLITE + "log_file = nowhere/polite.log\n"
     supervisor = supervise(jobs, MODULES, start=False).start(wait=False)

@@ -118,7 +118,7 @@ def test_every_form_of_a_line(tmp_path: Path) -> None:
         (b"A=hunter2\nA=2\n", "2: A is given twice"),
         (b"\xff=hunter2\n", "1: is not UTF-8"),
         (b"A=hunter2\0\n", "1: a zero byte"),
-        (b"#" * (1 << 20) + b"hunter2", "more than 1048576 bytes"),
+        (b"#" * (1 << 20) + b"hunter2", "is larger than 1 MB"),
     ],
 )
 def test_a_fault_is_told_with_its_line_and_without_the_value(
@@ -131,6 +131,12 @@ def test_a_fault_is_told_with_its_line_and_without_the_value(
     assert f"{path}:" in str(refused.value)
     assert words in str(refused.value)
     assert "hunter2" not in str(refused.value)
+
+
+def test_a_fifo_of_variables_holds_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "env")
+    with pytest.raises(ValueError, match="env: is not a regular file"):
+        envfile.read(tmp_path / "env")
 
 
 # What it needs of the machine
