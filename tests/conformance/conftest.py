@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Final
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.helpers import shop
 from workers import codec
 from workers.idempotency import OnceSource
 from workers.ratelimit import Meter, Rate, RatedSource
-from workers.sources.desk import Depth, Letter
+from workers.sources.desk import Depth, Desk, Letter, depths_of
 from workers.sources.source import Source
 from workers.sources.sqlite import SqliteSource
 from workers.sources.sqlite_desk import SqliteDesk
@@ -29,59 +30,74 @@ IO_S = 30.0
 """Nobody waits so long for the file, however busy the disk."""
 
 
-class Bench(Protocol):
-    """What the suite needs to know about one kind of source."""
+class Bench(ABC):
+    """What the suite needs to know about one kind of source: how to come to it, and its job."""
 
-    url: str
-
-    def source(self, owner: str, lease_s: float = LEASE_S) -> Source: ...
-    def publish(self, topic: str, *data: object, delay_s: float = 0.0) -> None: ...
-    def publish_raw(self, topic: str, *bodies: bytes, delay_s: float = 0.0) -> None: ...
-    def depth(self, topic: str) -> Depth: ...
-    def letters(self, topic: str) -> list[Letter]: ...
-    def pause(self, topic: str) -> None: ...
-    def out_of_order(self) -> AbstractContextManager[None]: ...
-    def close(self) -> None: ...
-
-
-class SqliteBench:
-    """A queue file. Connects anew for each question: a connection must not be open at a fork."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.url = f"sqlite:///{path}"
-
+    @abstractmethod
     def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
-        return SqliteSource(self._path, owner, lease_s=lease_s, io_timeout=IO_S)
+        """Give a source that is not open yet."""
+
+    @abstractmethod
+    def desk(self) -> Desk:
+        """Give a new desk: a connection must not be open at a fork."""
+
+    @abstractmethod
+    def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
+        """Give a job that consumes from it, with a handler of `shop`."""
+
+    @abstractmethod
+    def out_of_order(self) -> AbstractContextManager[None]:
+        """Have it fail or not answer. No fork may happen meanwhile."""
 
     def publish(self, topic: str, *data: object, delay_s: float = 0.0) -> None:
+        """Put messages on a topic, with ids that tell their data."""
         bodies = [codec.encode(topic, one, message_id=str(one).replace(" ", "")) for one in data]
         self.publish_raw(topic, *bodies, delay_s=delay_s)
 
     def publish_raw(self, topic: str, *bodies: bytes, delay_s: float = 0.0) -> None:
-        desk = SqliteDesk(self._path, io_timeout=IO_S, create=True)
-        desk.publish(topic, bodies, delay_s)
-        desk.close()
+        """Put bodies on a topic as they are."""
+        with closing(self.desk()) as desk:
+            desk.publish(topic, bodies, delay_s)
 
     def depth(self, topic: str) -> Depth:
-        desk = SqliteDesk(self._path, io_timeout=IO_S, create=True)
-        depths = {depth.topic: depth for depth in desk.depths()}
-        desk.close()
-        return depths.get(topic, Depth(topic))
+        """Look at one topic."""
+        with closing(self.desk()) as desk:
+            [depth, *_] = depths_of(desk, [topic])
+        return depth
 
     def letters(self, topic: str) -> list[Letter]:
-        desk = SqliteDesk(self._path, io_timeout=IO_S, create=True)
-        found = list(desk.walk(topic))
-        desk.close()
-        return found
+        """Look at all its dead letters."""
+        with closing(self.desk()) as desk:
+            return list(desk.walk(topic))
 
     def pause(self, topic: str) -> None:
-        desk = SqliteDesk(self._path, io_timeout=IO_S, create=True)
-        desk.pause(topic)
-        desk.close()
+        """Let nobody take from a topic."""
+        with closing(self.desk()) as desk:
+            desk.pause(topic)
 
-    def close(self) -> None:
+    def resume(self, topic: str) -> None:
+        """Undo `pause`."""
+        with closing(self.desk()) as desk:
+            desk.resume(topic)
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to do
         """Let go of what the bench itself holds."""
+
+
+class SqliteBench(Bench):
+    """A queue file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "queue" / "q.db"
+
+    def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
+        return SqliteSource(self._path, owner, lease_s=lease_s, io_timeout=IO_S)
+
+    def desk(self) -> Desk:
+        return SqliteDesk(self._path, io_timeout=IO_S, create=True)
+
+    def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
+        return shop.job(f"sqlite:///{self._path}", journal, handler, **more)
 
     @contextmanager
     def out_of_order(self) -> Iterator[None]:
@@ -93,20 +109,30 @@ class SqliteBench:
         database.close()
 
 
-class GuardedSqliteBench(SqliteBench):
-    """The same behind all that may stand between a source and the loop, letting all through."""
+class Guarded(Bench):
+    """A bench behind all that may stand between a source and the loop, letting all through."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, bench: Bench, folder: Path) -> None:
+        self._bench = bench
         self._meters = Meters()
-        self._keys = path.with_name("keys.db")
+        self._keys = folder / "keys.db"
 
     def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
         job = Job(name="a", kind="daemon", type="queue", idempotency_ttl=0.0, rate_limit=1e6)
         keys = SqliteKeys(self._keys, owner, lease_s=lease_s, ttl_s=0.0, io_timeout=IO_S)
-        once = OnceSource(super().source(owner, lease_s), keys, job, Page.alone(), _never)
+        source = self._bench.source(owner, lease_s)
+        once = OnceSource(source, keys, job, Page.alone(), _never)
         meter = Meter(self._meters.of(job), Rate.of(1e6))
         return RatedSource(once, meter, Page.alone())
+
+    def desk(self) -> Desk:
+        return self._bench.desk()
+
+    def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
+        return self._bench.job(journal, handler, **more)
+
+    def out_of_order(self) -> AbstractContextManager[None]:
+        return self._bench.out_of_order()
 
     def close(self) -> None:
         self._meters.close()
@@ -132,8 +158,11 @@ def journal(tmp_path: Path) -> shop.Journal:
     return shop.Journal(tmp_path / "journal")
 
 
-@pytest.fixture(params=[SqliteBench])
+BENCHES: Final = (SqliteBench,)
+
+
+@pytest.fixture(params=BENCHES)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    made: Bench = request.param(tmp_path / "queue" / "q.db")
-    yield made
-    made.close()
+    """Give a bench of each kind."""
+    with closing(request.param(tmp_path)) as made:
+        yield made

@@ -19,8 +19,7 @@ def test_threads_grow_with_the_backlog_and_shrink_in_calm(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", *({"gate": True, "n": n} for n in range(60)))
-    job = shop.job(
-        bench.url,
+    job = bench.job(
         journal.path,
         concurrency=2,
         min_concurrency=2,
@@ -47,8 +46,8 @@ def test_a_crash_of_a_grown_process_leaves_all_its_suspects(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", *({"gate": True, "n": n} for n in range(40)))
-    job = shop.job(
-        bench.url, journal.path, concurrency=1, min_concurrency=1, max_concurrency=8, queue_size=10
+    job = bench.job(
+        journal.path, concurrency=1, min_concurrency=1, max_concurrency=8, queue_size=10
     )
     one = nursery.fork(job)
     one.until(lambda: len(one.page.suspects()) == 8)

@@ -24,7 +24,7 @@ def test_a_backlog_is_handled_in_batches_of_one_topic(
 ) -> None:
     bench.publish("t", *(f"t{n}" for n in range(60)))
     bench.publish("u", *(f"u{n}" for n in range(60)))
-    job = shop.job(bench.url, journal.path, "Packer", topics=("t", "u"), batch=20, concurrency=2)
+    job = bench.job(journal.path, "Packer", topics=("t", "u"), batch=20, concurrency=2)
     one = nursery.fork(job)
     until_done(one, bench, "t", "u")
     found = batches(journal)
@@ -39,7 +39,7 @@ def test_one_bad_message_does_not_bury_its_neighbours(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", *range(9), {"spoil": 99})
-    one = nursery.fork(shop.job(bench.url, journal.path, "Packer", batch=10, retries=1))
+    one = nursery.fork(bench.job(journal.path, "Packer", batch=10, retries=1))
     until_done(one, bench)
     assert len(journal.counts("end")) == one.page.read().done == 9
     [letter] = bench.letters("t")
@@ -57,7 +57,7 @@ def test_a_message_that_failed_stays_alone(
 ) -> None:
     bench.publish("t", {"spoil": 2})
     one = nursery.fork(
-        shop.job(bench.url, journal.path, "Packer", batch=10, concurrency=1, retry_backoff=0.5)
+        bench.job(journal.path, "Packer", batch=10, concurrency=1, retry_backoff=0.5)
     )
     one.until(lambda: bench.depth("t").delayed == 1)
     bench.publish("t", {"gate": True})
@@ -74,7 +74,7 @@ def test_what_a_batch_returns_settles_single_messages(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", 1, {"word": "skip"}, 2, {"word": "reject"}, 3)
-    one = nursery.fork(shop.job(bench.url, journal.path, "Packer", batch=5))
+    one = nursery.fork(bench.job(journal.path, "Packer", batch=5))
     until_done(one, bench)
     read = one.page.read()
     assert (read.done, read.skipped, read.dead, read.failed) == (3, 1, 1, 0)
@@ -86,7 +86,7 @@ def test_after_a_crash_all_members_are_suspects_and_run_alone(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", *({"gate": True, "n": n} for n in range(6)))
-    one = nursery.fork(shop.job(bench.url, journal.path, "Packer", batch=6, concurrency=1))
+    one = nursery.fork(bench.job(journal.path, "Packer", batch=6, concurrency=1))
     one.until(lambda: batches(journal))
     members = len(batches(journal)[0])
     assert len(one.page.suspects()) == members == 6
@@ -104,7 +104,7 @@ def test_a_message_that_kills_its_batch_is_buried_alone(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", *range(4), {"die": True})
-    one = nursery.fork(shop.job(bench.url, journal.path, "Packer", batch=5, concurrency=1))
+    one = nursery.fork(bench.job(journal.path, "Packer", batch=5, concurrency=1))
     for _ in range(4):
         assert one.wait() == -signal.SIGKILL
         fallen = (Fallen(one.slot.owner, one.page.suspects()),)
@@ -120,7 +120,7 @@ def test_a_stop_gives_back_what_waits_for_a_batch(
 ) -> None:
     # The quick ones first: what follows is fetched beyond what runs at once.
     bench.publish("t", *range(20))
-    one = nursery.fork(shop.job(bench.url, journal.path, "Packer", batch=4, concurrency=1))
+    one = nursery.fork(bench.job(journal.path, "Packer", batch=4, concurrency=1))
     one.until(lambda: one.page.read().done == 20)
     before = len(batches(journal))
     bench.publish("t", *({"gate": True, "n": n} for n in range(10)))
@@ -138,7 +138,7 @@ def test_a_class_with_handle_batch_alone_works_without_batches_too(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", 1, {"word": "reject"}, {"spoil": 1})
-    one = nursery.fork(shop.job(bench.url, journal.path, "Packer"))
+    one = nursery.fork(bench.job(journal.path, "Packer"))
     until_done(one, bench)
     read = one.page.read()
     assert (read.done, read.dead, read.retried) == (2, 1, 1)
@@ -148,6 +148,6 @@ def test_a_class_with_handle_batch_alone_works_without_batches_too(
 def test_handle_alone_is_refused_where_batches_are_wanted(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
-    one = nursery.fork(shop.job(bench.url, journal.path, "handle", batch=2))
+    one = nursery.fork(bench.job(journal.path, "handle", batch=2))
     assert one.wait() == 1
     assert one.said("call it handle_batch, or give a class with a method handle_batch")

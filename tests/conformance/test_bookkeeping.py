@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Final
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
-from tests.conformance.conftest import SqliteBench
+from tests.conformance.conftest import BENCHES, Bench
 from workers.sources.source import Burial, Delivery, Return, Source
 
 TOPICS = ("a", "b")
@@ -33,13 +43,25 @@ class Known:
     suspect: bool = False
 
 
+_SETTINGS: Final = settings(
+    max_examples=25,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
 class Bookkeeping(RuleBasedStateMachine):
     """Each rule is a move of somebody; the invariant compares the depths."""
+
+    def __init__(self, kind: Callable[[Path], Bench]) -> None:
+        super().__init__()
+        self.kind = kind
 
     @initialize()
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="books-"))
-        self.bench = SqliteBench(self.folder / "q.db")
+        self.bench = self.kind(self.folder)
         self.lives = [1, 1]
         self.sources: list[Source] = [self._source(seat) for seat in SEATS]
         self.held: list[dict[str, Delivery]] = [{}, {}]
@@ -182,10 +204,6 @@ def _name(delivery: Delivery) -> str:
     return str(json.loads(delivery.body)["id"])
 
 
-TestBookkeeping = Bookkeeping.TestCase
-TestBookkeeping.settings = settings(
-    max_examples=25,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+@pytest.mark.parametrize("kind", BENCHES)
+def test_the_books_agree_after_every_move(kind: Callable[[Path], Bench]) -> None:
+    run_state_machine_as_test(partial(Bookkeeping, kind), settings=_SETTINGS)

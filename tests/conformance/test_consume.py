@@ -24,7 +24,7 @@ def test_each_message_is_handled_once(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", *range(500))
-    one = nursery.fork(shop.job(bench.url, journal.path))
+    one = nursery.fork(bench.job(journal.path))
     one.until(empty(bench))
     assert one.stop() == 0
     assert set(journal.counts("end").values()) == {1}
@@ -36,7 +36,7 @@ def test_a_class_is_opened_before_ready_and_closed_at_the_end(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", 1)
-    one = nursery.fork(shop.job(bench.url, journal.path, "Shop"))
+    one = nursery.fork(bench.job(journal.path, "Shop"))
     one.until(empty(bench))
     assert one.stop() == 0
     assert [line[0] for line in journal.lines()] == ["open", "begin", "end", "close"]
@@ -47,7 +47,7 @@ def test_failures_are_retried_and_then_dead(
 ) -> None:
     bench.publish("t", {"fail": 2})
     bench.publish("t", {"fail": 99})
-    one = nursery.fork(shop.job(bench.url, journal.path))
+    one = nursery.fork(bench.job(journal.path))
     one.until(empty(bench))
     assert one.stop() == 0
     read = one.page.read()
@@ -64,7 +64,7 @@ def test_a_fork_that_comes_back_from_the_handler_is_no_second_consumer(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", {"fork": True}, *range(20))
-    one = nursery.fork(shop.job(bench.url, journal.path, concurrency=2))
+    one = nursery.fork(bench.job(journal.path, concurrency=2))
     one.until(empty(bench))
     assert one.stop() == 0
     assert set(journal.counts("end").values()) == {1}
@@ -75,7 +75,7 @@ def test_an_error_that_cannot_be_shown_is_a_failure_like_any_other(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", {"speechless": True}, 1)
-    one = nursery.fork(shop.job(bench.url, journal.path, retries=0))
+    one = nursery.fork(bench.job(journal.path, retries=0))
     one.until(empty(bench))
     assert one.stop() == 0
     assert [letter.error for letter in bench.letters("t")] == ["Speechless"]
@@ -87,7 +87,7 @@ def test_words_that_no_queue_can_write_down_are_escaped(
 ) -> None:
     bench.publish_raw("t", rb'{"id": "\ud800", "data": 1}')  # it fails at writing its journal
     bench.publish("t", {"unwritable": True})
-    one = nursery.fork(shop.job(bench.url, journal.path, retries=0))
+    one = nursery.fork(bench.job(journal.path, retries=0))
     one.until(empty(bench))
     assert one.stop() == 0
     errors = {letter.error: letter for letter in bench.letters("t")}
@@ -99,7 +99,7 @@ def test_without_retries_and_dead_letters_a_failure_is_dropped(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", {"fail": 1})
-    one = nursery.fork(shop.job(bench.url, journal.path, retries=0, dead_letter="off"))
+    one = nursery.fork(bench.job(journal.path, retries=0, dead_letter="off"))
     one.until(empty(bench))
     assert one.stop() == 0
     assert one.page.read().dead == 1
@@ -109,7 +109,7 @@ def test_without_retries_and_dead_letters_a_failure_is_dropped(
 def test_skip_reject_and_retry(bench: Bench, nursery: Nursery, journal: shop.Journal) -> None:
     for word in ("skip", "reject", "retry"):
         bench.publish("t", {"raise": word})
-    one = nursery.fork(shop.job(bench.url, journal.path))
+    one = nursery.fork(bench.job(journal.path))
     one.until(empty(bench))
     assert one.stop() == 0
     read = one.page.read()
@@ -122,7 +122,7 @@ def test_without_a_handler_it_is_acknowledged_and_said_once(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("u", 1, 2, 3)
-    job = shop.job(bench.url, journal.path, topics=("t", "u"))
+    job = bench.job(journal.path, topics=("t", "u"))
     one = nursery.fork(replace(job, handler=None, handlers={"t": job.handler or ""}))
     one.until(empty(bench, "u"))
     assert one.stop() == 0
@@ -134,7 +134,7 @@ def test_a_stop_finishes_what_runs_and_gives_back_the_rest_untouched(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", *range(20))
-    one = nursery.fork(shop.job(bench.url, journal.path, concurrency=2))
+    one = nursery.fork(bench.job(journal.path, concurrency=2))
     one.until(empty(bench))
     bench.publish("t", *({"gate": True, "n": n} for n in range(20)))
     one.until(lambda: len(journal.counts("begin")) == 22)
@@ -156,7 +156,7 @@ def test_a_failure_during_the_stop_burns_no_retry(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", {"until_stop": True})
-    one = nursery.fork(shop.job(bench.url, journal.path, retries=0))
+    one = nursery.fork(bench.job(journal.path, retries=0))
     one.until(lambda: journal.counts("begin"))
     assert one.stop() == 0
     assert bench.depth("t").depth == 1
@@ -167,7 +167,7 @@ def test_a_fast_stop_abandons_after_a_second_and_makes_no_suspects(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", {"gate": True})
-    one = nursery.fork(shop.job(bench.url, journal.path))
+    one = nursery.fork(bench.job(journal.path))
     one.until(lambda: journal.counts("begin"))
     one.order(b"stop stop")
     one.order(b"fast")
@@ -183,7 +183,7 @@ def test_a_fast_stop_abandons_after_a_second_and_makes_no_suspects(
 
 def test_death_of_the_master_drains(bench: Bench, nursery: Nursery, journal: shop.Journal) -> None:
     bench.publish("t", {"gate": True})
-    one = nursery.fork(shop.job(bench.url, journal.path))
+    one = nursery.fork(bench.job(journal.path))
     one.until(lambda: journal.counts("begin"))
     one.cut()
     shop.open_gate(journal.path)
@@ -205,7 +205,7 @@ def test_a_message_that_kills_its_process_is_dead_the_third_time_it_ran_alone(
     bench.publish("t", *({"gate": True, "n": n} for n in range(4)))
     bench.publish("t", {"die": "always", "wait": 0.05})
     bench.publish("t", *({"gate": True, "n": n} for n in range(4, 30)))
-    one = nursery.fork(shop.job(bench.url, journal.path))
+    one = nursery.fork(bench.job(journal.path))
     deaths = 0
     while not empty(bench)():
         one.until(lambda one=one: one.gone() or empty(bench)())
@@ -226,7 +226,7 @@ def test_suspects_run_with_nothing_beside_them(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", *({"gate": True, "n": n} for n in range(10)))
-    one = nursery.fork(shop.job(bench.url, journal.path))
+    one = nursery.fork(bench.job(journal.path))
     one.until(lambda: len(journal.counts("begin")) == 10)
     one.kill()
     one.wait()
@@ -246,7 +246,7 @@ def test_a_living_sibling_takes_over_at_once(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", {"gate": True})
-    one = nursery.fork(shop.job(bench.url, journal.path))
+    one = nursery.fork(bench.job(journal.path))
     one.until(lambda: journal.counts("begin"))
     two = nursery.fork(one.slot.job, 1)
     two.until_ready()
@@ -299,7 +299,7 @@ def test_kill_at_every_step_loses_nothing(
         source = Deadly(bench.source(seat.owner), step)
         return runtime.main(seat, lambda child: Consumer(child, source).run())  # type: ignore[arg-type]
 
-    job = shop.job(bench.url, journal.path)
+    job = bench.job(journal.path)
     one = nursery.fork(job, main=main)
     assert one.wait() == -signal.SIGKILL
     in_handlers = len(one.page.suspects())
@@ -323,7 +323,7 @@ def test_kill_at_every_step_loses_nothing(
 def test_a_handler_that_cannot_be_imported_is_an_ordinary_failure(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
-    one = nursery.fork(shop.job(bench.url, journal.path, "nobody"))
+    one = nursery.fork(bench.job(journal.path, "nobody"))
     assert one.wait() == 1
     assert one.said("nobody")
 
@@ -336,6 +336,6 @@ def test_many_processes_may_make_the_queue_at_once(bench: Bench, nursery: Nurser
         source.close()
         return 0
 
-    job = shop.job(bench.url, Path("unused"))
+    job = bench.job(Path("unused"))
     assert [one.wait() for one in [nursery.fork(job, n, main=main) for n in range(8)]] == [0] * 8
     assert bench.depth("t").depth == 8

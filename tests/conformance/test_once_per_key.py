@@ -25,12 +25,13 @@ from workers.sources.sqlite_keys import SqliteKeys
 @pytest.fixture(params=["beside", "queue"])
 def store(request: pytest.FixtureRequest, bench: Bench, tmp_path: Path) -> str:
     """The keys in a file of their own, or in that of the queue."""
-    return bench.url if request.param == "queue" else f"sqlite:///{tmp_path}/keys.db"
+    url = bench.job(tmp_path).url
+    return url.reveal() if request.param == "queue" and url else f"sqlite:///{tmp_path}/keys.db"
 
 
 def job(bench: Bench, journal: shop.Journal, store: str, **more: Any) -> Job:
     more = {"idempotency_key": "data.n"} | more
-    return shop.job(bench.url, journal.path, idempotency=Secret((store,)), **more)
+    return bench.job(journal.path, idempotency=Secret((store,)), **more)
 
 
 def calls(journal: shop.Journal, pid: int) -> list[str]:

@@ -17,7 +17,7 @@ def test_the_rest_drains_and_the_process_leaves_with_a_failure(
 ) -> None:
     bench.publish("t", *range(20))
     stderr = os.open(tmp_path / "stderr", os.O_WRONLY | os.O_CREAT)
-    job = shop.job(bench.url, journal.path, concurrency=2, handler_timeout=1.0)
+    job = bench.job(journal.path, concurrency=2, handler_timeout=1.0)
     one = nursery.fork(job, stdout=stderr)
     os.close(stderr)
     one.until(lambda: one.page.read().done == 20)
@@ -44,7 +44,7 @@ def test_one_that_never_ends_is_buried_like_one_that_kills(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", {"for_ever": True}, *range(5))
-    job = shop.job(bench.url, journal.path, handler_timeout=0.2)
+    job = bench.job(journal.path, handler_timeout=0.2)
     one = nursery.fork(job)
     for _ in range(4):
         assert one.wait() == 1
@@ -60,7 +60,7 @@ def test_neighbours_that_do_not_end_in_time_are_suspects_too(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", {"for_ever": True})
-    job = shop.job(bench.url, journal.path, handler_timeout=1.0, stop_timeout=0.3)
+    job = bench.job(journal.path, handler_timeout=1.0, stop_timeout=0.3)
     one = nursery.fork(job)
     one.until(lambda: journal.counts("begin"))
     one.until(lambda: one.page.read().in_flight == 1)
@@ -77,7 +77,7 @@ def test_calls_in_time_are_left_alone(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", *({"wait": 0.05, "n": n} for n in range(20)))
-    one = nursery.fork(shop.job(bench.url, journal.path, handler_timeout=60.0))
+    one = nursery.fork(bench.job(journal.path, handler_timeout=60.0))
     one.until(lambda: one.page.read().done == 20)
     assert one.stop() == 0
     assert OVERDUE not in one.lines

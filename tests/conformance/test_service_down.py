@@ -15,7 +15,7 @@ def test_an_outage_burns_no_retry_and_ends_by_itself(
     bench: Bench, nursery: Nursery, journal: shop.Journal, down: str
 ) -> None:
     bench.publish("t", *({"needs": down, "n": n} for n in range(40)))
-    one = nursery.fork(shop.job(bench.url, journal.path, retries=0))
+    one = nursery.fork(bench.job(journal.path, retries=0))
     one.until(lambda: any(line.startswith(b"unready ") for line in one.lines))
     # Probes go on, one at a time.
     calls = journal.counts("begin").total()
@@ -37,7 +37,7 @@ def test_while_it_is_down_only_one_message_is_tried_at_a_time(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", {"needs": "unavailable"})
-    job = shop.job(bench.url, journal.path, retry_backoff_max=3600.0, retry_backoff=0.05)
+    job = bench.job(journal.path, retry_backoff_max=3600.0, retry_backoff=0.05)
     one = nursery.fork(job)
     one.until(lambda: any(line.startswith(b"unready ") for line in one.lines))
     bench.publish("t", *range(30))
@@ -52,7 +52,7 @@ def test_a_single_message_that_cannot_connect_is_an_ordinary_failure(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", {"needs": "refused"}, *range(10))
-    one = nursery.fork(shop.job(bench.url, journal.path, retries=1))
+    one = nursery.fork(bench.job(journal.path, retries=1))
     one.until(lambda: len(bench.letters("t")) == 1)
     one.until(lambda: one.page.read().done == 10)
     assert one.stop() == 0
@@ -62,7 +62,7 @@ def test_a_single_message_that_cannot_connect_is_an_ordinary_failure(
 
 def test_an_outage_meets_a_stop(bench: Bench, nursery: Nursery, journal: shop.Journal) -> None:
     bench.publish("t", *({"needs": "refused", "until_overdue": True, "n": n} for n in range(3)))
-    one = nursery.fork(shop.job(bench.url, journal.path, retries=0))
+    one = nursery.fork(bench.job(journal.path, retries=0))
     one.until(lambda: journal.counts("begin").total() == 3)
     assert one.stop() == 0
     assert bench.depth("t").depth == 3
@@ -73,7 +73,7 @@ def test_a_batch_that_cannot_connect_opens_it_too(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", *({"needs": "refused", "n": n} for n in range(20)))
-    one = nursery.fork(shop.job(bench.url, journal.path, "Packer", batch=10, retries=0))
+    one = nursery.fork(bench.job(journal.path, "Packer", batch=10, retries=0))
     one.until(lambda: any(line.startswith(b"unready ") for line in one.lines))
     shop.open_gate(journal.path)
     one.until(lambda: one.page.read().done == 20)

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.conftest import Bench, GuardedSqliteBench, SqliteBench
+from tests.conformance.conftest import Bench, Guarded
 from tests.helpers.eventually import eventually
 from workers import codec
 from workers.sources.source import Burial, Delivery, Return, Source
 
 
-@pytest.fixture(params=[SqliteBench, GuardedSqliteBench])
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+@pytest.fixture(params=[False, True], ids=["plain", "guarded"])
+def is_guarded(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def bench(bench: Bench, is_guarded: bool, tmp_path: Path) -> Iterator[Bench]:
     """Each kind of source, and the same behind what may stand before it."""
-    made: Bench = request.param(tmp_path / "queue" / "q.db")
-    yield made
-    made.close()
+    if not is_guarded:
+        yield bench
+        return
+    with closing(Guarded(bench, tmp_path)) as guarded:
+        yield guarded
 
 
 @pytest.fixture

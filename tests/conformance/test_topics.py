@@ -18,9 +18,7 @@ def handled(
     for topic in ("low", "high"):
         bench.publish(topic, *(f"{topic}{n}" for n in range(300)))
     journal = shop.Journal(folder / "journal")
-    job = replace(
-        shop.job(bench.url, journal.path, concurrency=1), topics=topics, order_topics=order
-    )
+    job = replace(bench.job(journal.path, concurrency=1), topics=topics, order_topics=order)
     one = nursery.fork(job)
     one.until(lambda: one.page.read().done == 600)
     assert one.stop() == 0
