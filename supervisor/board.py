@@ -185,16 +185,21 @@ class Page:
 class Board:
     """All pages. Made by the master before its first fork; children inherit the mapping."""
 
-    def __init__(self, name: str = "supervisor") -> None:
+    def __init__(self, name: str = "supervisor", pages: int = PAGES) -> None:
         # The name is seen in /proc/PID/maps of every fork: so a descendant is known as ours.
         self.fd = os.memfd_create(name, os.MFD_CLOEXEC)
-        os.ftruncate(self.fd, PAGES * _PAGE_BYTES)
+        os.ftruncate(self.fd, pages * _PAGE_BYTES)
         # Sparse: a page costs memory only from its first write on.
-        self._cells = memoryview(mmap.mmap(self.fd, PAGES * _PAGE_BYTES)).cast("q")
-        self._free = list(range(PAGES - 1, -1, -1))
+        self._cells = memoryview(mmap.mmap(self.fd, pages * _PAGE_BYTES)).cast("q")
+        self._free = list(range(pages - 1, -1, -1))
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether every page is taken."""
+        return not self._free
 
     def allocate(self) -> tuple[int, Page]:
-        """Give a clean page and its number. Raises: IndexError when all 4,096 are taken."""
+        """Give a clean page and its number. Raises: IndexError when it is full."""
         number = self._free.pop()
         page = Page(self._cells[number * _CELLS : (number + 1) * _CELLS])
         page.wipe()

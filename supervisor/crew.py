@@ -58,6 +58,8 @@ class Crew:
         """Make the seats that a job lacks, and call back those that were about to go.
 
         What is new of a stopped job is stopped too, and of a quiet one quiet. They are not started.
+        Fewer than it lacks where the board is full: who asks has looked, but others have come
+        while a reload was on its way.
         """
         stay = self.of(job.name)
         stopped = bool(stay) and all(not seat.wanted for seat in stay)
@@ -67,6 +69,9 @@ class Crew:
             if seat is not None and not seat.leaving:
                 continue
             if seat is None:
+                if self._board.is_full:
+                    _log.error("%s: no more than %d processes for all jobs", job.name, PAGES)
+                    break
                 seat = self._furnish(job, number)
             seat.leaving = False
             seat.wanted = not stopped

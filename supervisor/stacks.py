@@ -122,7 +122,10 @@ class _Dump:
         return {"name": self._name, "pid": self._pid, "stacks": shown, "error": error}
 
     def _silence(self) -> str:
-        facts = kernel.facts(self._pid)
+        try:
+            facts = kernel.facts(self._pid)
+        except kernel.Unreadable as error:
+            return f"{self._name} (pid {self._pid}) cannot be looked at: {error.strerror}"
         if facts is None or facts.zombie:
             return f"{self._name} has just ended"
         state = _STATES.get(facts.state, "")
