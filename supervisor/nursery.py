@@ -161,13 +161,20 @@ class Nursery:
         self._parent.happen_to(seat, Kind.NOT_SPAWNED)
 
     def _welcome(self, seat: Seat, process: Process) -> None:
+        try:
+            self._loop.watch(process.pidfd, READ, lambda _mask: self._parent.on_death(seat))
+            self._listen(seat, process)
+        except OSError as error:  # of epoll_ctl(2): no memory, or too much is watched already
+            self._loop.unwatch(process.pidfd)
+            self._capture.finish(fd for fd, _ in process.streams())
+            process.abandon()
+            self._give_up(seat, SpawnError(f"cannot watch a new process: {error.strerror}"))
+            return
         if self._shortage:
             self._shortage = ""
             _log.info("new processes can be started again")
         seat.process = process
         self._seats.by_pid[process.pid] = seat
-        self._loop.watch(process.pidfd, READ, lambda _mask: self._parent.on_death(seat))
-        self._listen(seat, process)
         self._parent.on_spawned(seat)
         if seat.job.type == "program" and not seat.job.notify:
             self._parent.happen_to(seat, Kind.READY)

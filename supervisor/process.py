@@ -121,6 +121,12 @@ class Process:
             return Exit(result.si_status, None)
         return Exit(None, result.si_status)
 
+    def abandon(self) -> None:
+        """Kill and reap a process that was born just now, as nothing could tell of its end."""
+        self.kill_group()
+        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        self.close()
+
     def close(self) -> None:
         """Close what the master holds of a reaped process. The loop has unwatched it before."""
         os.close(self.pidfd)
