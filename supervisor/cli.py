@@ -128,7 +128,12 @@ def start(
     standalone = mode == "standalone"
     if not daemonize:
         return launch.start(invocation.path, standalone=standalone)
-    code, message = launch.start_daemon(invocation.path, standalone=standalone)
+
+    def slow() -> None:
+        command = f"supervisor status{invocation.suffix}"
+        complain(f"not ready yet, still waiting; `{command}` tells for what", prefix="")
+
+    code, message = launch.start_daemon(invocation.path, slow, standalone=standalone)
     if message:
         complain(message, prefix="" if code == ExitCode.CONFIG else "supervisor: ")
     if code in (ExitCode.OK, ExitCode.FAILED):

@@ -10,6 +10,7 @@ Called by `launch` before anything heavy is loaded; `supervisor` writes the word
 from __future__ import annotations
 
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from supervisor.errors import ExitCode, SupervisorError
 
 READY: Final = b"ready\n"
 """What the master writes on `ready_fd` once every required job is ready."""
+
+SLOW_S: Final = 5.0
+"""Whoever has waited so long wants to hear that the command lives, and what to do meanwhile."""
 
 _END: Final = b"\0"
 """Before the exit code and a line end: the last word of a daemon that ends before it was ready."""
@@ -58,11 +62,12 @@ class Daemon:
         self._fd = -1
 
 
-def detached(body: Callable[[Daemon], int]) -> tuple[int, str]:
+def detached(body: Callable[[Daemon], int], slow: Callable[[], None]) -> tuple[int, str]:
     """Run `body` in a daemon; give the exit code and the error for the terminal.
 
-    Returns once the daemon is ready (0), or has ended before. A SupervisorError of `body` ends the
-    daemon with its exit code. Runs in: the command line, single-threaded.
+    Returns once the daemon is ready (0), or has ended before; when that takes longer than SLOW_S,
+    `slow` is called once. A SupervisorError of `body` ends the daemon with its exit code. Runs in:
+    the command line, single-threaded.
     """
     read_fd, write_fd = os.pipe()
     for stream in (sys.stdout, sys.stderr):
@@ -73,6 +78,10 @@ def detached(body: Callable[[Daemon], int]) -> tuple[int, str]:
     os.close(write_fd)
     os.waitpid(middle, 0)
     try:
+        poll = select.poll()
+        poll.register(read_fd, select.POLLIN)
+        if not poll.poll(SLOW_S * 1000):
+            slow()
         return _verdict(read_fd)
     finally:
         os.close(read_fd)

@@ -57,8 +57,11 @@ def start(path: Path, *, standalone: bool) -> int:
     return _until_stopped(body)
 
 
-def start_daemon(path: Path, *, standalone: bool) -> tuple[int, str]:
-    """Run the supervisor in the background; returns exit code and error once it is ready."""
+def start_daemon(path: Path, slow: Callable[[], None], *, standalone: bool) -> tuple[int, str]:
+    """Run the supervisor in the background; returns exit code and error once it is ready.
+
+    `slow` is called once when that takes long.
+    """
 
     def body(daemon: Daemon) -> int:
         return _until_stopped(lambda early: serve(daemon, early))
@@ -75,7 +78,7 @@ def start_daemon(path: Path, *, standalone: bool) -> tuple[int, str]:
             daemon.end(code, f"the supervisor ended before it was ready; see {log_file}")
         return code
 
-    return detached(body)
+    return detached(body, slow)
 
 
 def _become_user(config: Config) -> None:

@@ -25,7 +25,7 @@ def body(daemon):
     daemon.log_to(Path("deep/er.log"))
 {body}
 
-code, message = daemonize.detached(body)
+code, message = daemonize.detached(body, lambda: None)
 print(json.dumps([code, message]))
 """
 
@@ -157,3 +157,16 @@ def test_the_terminal_may_leave_first(tmp_path: Path, line: Line) -> None:
         terminal.wait(PATIENCE_S)
     line.tell()
     assert json.loads(line.hear()) == "nobody waits"
+
+
+def test_whoever_waits_long_hears_that_once(tmp_path: Path, line: Line) -> None:
+    text = script(WAIT + "return 0")[-1]
+    text = text.replace("def body", "daemonize.SLOW_S = 0.01\ndef body")
+    text = text.replace("lambda: None", "lambda: " + SAY.format("'not yet'").strip())
+    with subprocess.Popen(
+        [sys.executable, "-c", text], cwd=tmp_path, stdout=subprocess.PIPE
+    ) as terminal:
+        assert json.loads(line.hear()) == "not yet"
+        line.tell()
+        said, _ = terminal.communicate(timeout=PATIENCE_S)
+    assert json.loads(said) == [0, ""], "and it waits on"

@@ -212,16 +212,18 @@ def test_a_folder_that_cannot_be_made_is_told_with_the_keys_that_set_it(
     )
 
 
-def test_a_daemon_that_was_ready_and_is_no_longer_says_both(
+def test_a_daemon_that_was_late_and_is_ready_no_longer_says_all_of_it(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {"master": {"ready": False, "state": "STOPPING"}, "processes": []}
     client = nullcontext(SimpleNamespace(status=lambda: found))
     monkeypatch.setattr(console.Invocation, "client", lambda _: client)
-    monkeypatch.setattr(launch, "start_daemon", lambda _path, **_more: (0, ""))
+    monkeypatch.setattr(launch, "start_daemon", lambda _path, slow, **_more: slow() or (0, ""))
     ended = run("-c", str(configuration(tmp_path)), "start", "--daemonize")
     assert ended.code == 0
     assert ended.out == "was ready, now not ready: the supervisor is STOPPING\n"
+    command = f"supervisor status --conf {tmp_path}/shop.ini"
+    assert ended.err == f"not ready yet, still waiting; `{command}` tells for what\n"
 
 
 def test_control_characters_of_an_error_are_shown(run: Run) -> None:
