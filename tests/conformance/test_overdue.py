@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
+from supervisor.secret import Secret
 from supervisor.slot import OVERDUE, Fallen
-from tests.conformance.conftest import Bench
+from tests.conformance.conftest import Bench, empty
 from tests.helpers import shop
-from tests.helpers.eventually import eventually
 from tests.helpers.forked import Nursery
 
 
@@ -40,20 +42,32 @@ def test_the_rest_drains_and_the_process_leaves_with_a_failure(
     assert ended[next(name for name in ended if "until_overdue" in name)] == 1
 
 
+@pytest.mark.parametrize(("handler", "batch"), [("handle", 1), ("Packer", 4)])
 def test_one_that_never_ends_is_buried_like_one_that_kills(
-    bench: Bench, nursery: Nursery, journal: shop.Journal
+    bench: Bench,
+    nursery: Nursery,
+    journal: shop.Journal,
+    tmp_path: Path,
+    handler: str,
+    batch: int,
 ) -> None:
+    """And nobody whose call it shared: all had claimed their keys, and each is free again."""
     bench.publish("t", {"for_ever": True}, *range(5))
-    job = bench.job(journal.path, handler_timeout=0.2)
+    keys = Secret((f"sqlite:///{tmp_path}/keys.db",)) if batch > 1 else None
+    job = bench.job(
+        journal.path, handler, handler_timeout=0.3, batch=batch, idempotency=keys, lease=600.0
+    )
     one = nursery.fork(job)
-    for _ in range(4):
-        assert one.wait() == 1
-        one = nursery.fork(job, 0, (Fallen(one.slot.owner, one.page.suspects()),))
-    eventually(lambda: len(bench.letters("t")) == 1)
-    one.until(lambda: one.page.read().done == 5)
+    while not empty(bench)():
+        one.until(lambda one=one: one.gone() or empty(bench)())
+        if one.gone():
+            assert one.status == 1
+            one = nursery.fork(job, 0, (Fallen(one.slot.owner, one.page.suspects()),))
     assert one.stop() == 0
-    assert bench.letters("t")[0].crashes == 3
-    assert set(journal.counts("end").values()) == {1}
+    [letter] = bench.letters("t")
+    assert "for_ever" in letter.id
+    assert letter.crashes == 3
+    assert len(journal.counts("end")) == 5
 
 
 def test_neighbours_that_do_not_end_in_time_are_suspects_too(
