@@ -109,6 +109,7 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=main
 ExecStart={program} start --conf {conf_word}
+ExecReload={program} reload --conf {conf_word}
 TimeoutStartSec=infinity
 # TERM goes to the master, which drains its children; what a dead master left is ended after it.
 KillMode=process
@@ -138,7 +139,7 @@ _INSTALL_AS_ROOT: Final = """\
 _INSTALL_AS_USER: Final = """\
 # A unit of your own user; `loginctl enable-linger` lets it run while you are away.
 #
-#   cp {unit} ~/.config/systemd/user/
+#   mkdir -p ~/.config/systemd/user && cp {unit} ~/.config/systemd/user/
 #   systemctl --user daemon-reload && systemctl --user enable --now {name}"""
 
 _CONF: Final = "workers.ini"

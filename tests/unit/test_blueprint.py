@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -73,5 +74,10 @@ def test_the_unit_starts_this_program_with_this_file(tmp_path: Path) -> None:
     folder = tmp_path / "100 % $mine"
     unit = blueprint.write(folder).others[1].read_text()
     conf = f'"{tmp_path}/100 %% $$mine/workers.ini"'
-    assert f" start --conf {conf}\n" in unit
+    for line, verb in (
+        ("ExecStart=", "start"),
+        ("ExecReload=", "reload"),
+        ("ExecStopPost=-", "stop"),
+    ):
+        assert re.search(rf"^{line}.+ {verb} --conf {re.escape(conf)}$", unit, re.MULTILINE)
     assert "RuntimeDirectory=100-mine\nRuntimeDirectoryMode=0700\n" in unit
