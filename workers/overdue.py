@@ -19,14 +19,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from workers import calls, pool
+from workers import calls, handlers, pool
 from workers.lifeline import FAST_S
 from workers.pool import Load, Pool
 
 _CALLS: Final = 4
 """So many calls tell where a handler is."""
 
-_OURS: Final = frozenset({threading.__file__, pool.__file__, calls.__file__})
+_OURS: Final = frozenset(module.__file__ for module in (threading, pool, calls, handlers))
 """What every handler is called by, and most of them wait in."""
 
 _log = logging.getLogger(__name__)
