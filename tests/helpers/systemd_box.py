@@ -63,8 +63,8 @@ class Box:
         file.write_text(text)
 
     def read(self, path: str) -> str:
-        """Give the text of a file of the box; empty when there is none."""
-        with suppress(FileNotFoundError):
+        """Give the text of a file of the box; empty when there is none, or its process is gone."""
+        with suppress(FileNotFoundError, ProcessLookupError):
             return (self.root / path.lstrip("/")).read_text()
         return ""
 

@@ -31,12 +31,16 @@ class Terminal:
             if name not in environment:
                 settings.pop(name, None)
         self.raw = b""
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            command = [sys.executable, "-m", "supervisor", *words]
-            _resize(0, width, height)
-            os.execve(sys.executable, command, settings)
+        self._fd, its_end = pty.openpty()
         self._before: list[Any] = termios.tcgetattr(self._fd)
+        _resize(its_end, width, height)
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._fd)
+            os.login_tty(its_end)
+            command = [sys.executable, "-m", "supervisor", *words]
+            os.execve(sys.executable, command, settings)
+        os.close(its_end)
 
     def __enter__(self) -> Self:
         """Give itself."""
@@ -79,7 +83,8 @@ class Terminal:
         return bool(termios.tcgetattr(self._fd) == self._before)
 
     def _read(self) -> bool:
-        select.select((self._fd,), (), (), PATIENCE_S)
+        ready, _, _ = select.select((self._fd,), (), (), PATIENCE_S)
+        assert ready, f"nothing more is shown: {self.raw!r}"
         try:
             piece = os.read(self._fd, 65536)
         except OSError:  # the other end is closed

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
-from tests.helpers.eventually import PATIENCE_S
+from tests.helpers.eventually import PATIENCE_S, eventually
 from tests.helpers.sections import section
 
 
@@ -71,10 +71,11 @@ def _run(shop: Supervisor, environment: Mapping[str, str]) -> subprocess.Complet
 
 def test_commands_and_the_jobs_that_run_are_completed(shop: Supervisor) -> None:
     assert set(offered(shop, "sta")) == {"start", "status", "stacks"}
-    assert offered(shop, "why", "n") == ["naps", "night"]
-    assert offered(shop, "stacks", "ni") == ["night"]
-    assert offered(shop, "logs", "naps:") == ["naps:0", "naps:1"]
-    assert offered(shop, "--conf", str(shop.conf), "restart", "na") == ["naps"]
+    # Nobody waits long at a tab: a supervisor that stands still for a second is not heard.
+    eventually(lambda: offered(shop, "why", "n") == ["naps", "night"])
+    eventually(lambda: offered(shop, "stacks", "ni") == ["night"])
+    eventually(lambda: offered(shop, "logs", "naps:") == ["naps:0", "naps:1"])
+    eventually(lambda: offered(shop, "--conf", str(shop.conf), "restart", "na") == ["naps"])
 
 
 def test_completion_says_nothing_when_nobody_answers(shop: Supervisor) -> None:
@@ -100,17 +101,21 @@ def test_bash_takes_the_script(shop: Supervisor, tmp_path: Path) -> None:
         _supervisor_completion {program} && printf '%s\\n' "${{COMPREPLY[@]}}"
         complete -p supervisor
     """
-    done = subprocess.run(
-        ["bash", "--norc", "-c", script],
-        env={**os.environ, "SUPERVISOR_CONF": str(shop.conf)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "night"
-    assert "_supervisor_completion" in done.stdout.splitlines()[1]
+
+    def completed() -> bool:
+        done = subprocess.run(
+            ["bash", "--norc", "-c", script],
+            env={**os.environ, "SUPERVISOR_CONF": str(shop.conf)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "_supervisor_completion" in done.stdout.splitlines()[-1]
+        return done.stdout.splitlines()[0] == "night"
+
+    eventually(completed)
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

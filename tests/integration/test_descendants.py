@@ -214,14 +214,15 @@ def test_a_daemonised_grandchild_is_gone_before_the_replacement_starts(
 
 
 def test_one_that_ignores_term_is_killed_at_the_deadline_and_told(supervise: Supervise) -> None:
-    supervisor = supervise(family("deaf", stop_timeout="2s"), MODULES)
+    supervisor = supervise(family("deaf", stop_timeout="600s"), MODULES)
     _, grandchild = sat(supervisor)
-    done = supervisor.cli("stop")
+    supervisor.send(signal.SIGTERM)
+    Ledger(supervisor).wait("left")  # its leader drains
+    done = supervisor.cli("stop", "--timeout", "300ms")
     assert done.returncode == 1
     assert "killed: family:0" in done.stdout
     assert supervisor.wait_exit() == 0
     assert not lives(grandchild)
-    assert Ledger(supervisor).pids("left"), "its leader had drained"
 
 
 def test_after_a_drained_stop_it_is_asked_first(supervise: Supervise) -> None:
@@ -294,7 +295,9 @@ def test_an_orphan_of_nobody_that_has_to_be_killed_is_told(supervise: Supervise)
     (orphan,) = eventually(
         lambda: [pid for pid in supervisor.tree() if kernel.title_of(pid) == "sleep 1000"]
     )
-    done = supervisor.cli("stop", "--timeout", "1s")
+    supervisor.send(signal.SIGTERM)
+    supervisor.wait_line("daemon job lonely stopped gracefully")
+    done = supervisor.cli("stop", "--timeout", "300ms")
     assert done.returncode == 1
     assert f"killed: pid {orphan}" in done.stdout
     assert supervisor.wait_exit() == 0

@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from tests.conftest import Supervise
+from tests.helpers import patience
 from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.sections import section
 
@@ -82,8 +83,11 @@ def hanging(target: str, **keys: object) -> str:
 
 @pytest.mark.parametrize("target", ["adds_up_for_ever", "matches_for_ever", "waits_outside"])
 def test_a_hang_is_shown_killed_and_a_failure(supervise: Supervise, target: str) -> None:
-    supervisor = supervise(STEADY + hanging(target, required="no"), MODULES)
+    jobs = STEADY + hanging(target, required="no")
+    supervisor = supervise(jobs, MODULES | patience.MODULES, settings=patience.KILL_IF_SHOWN)
     steady = supervisor.process("steady:0")["pid"]
+    supervisor.wait_line(f"in {target}")
+    Ledger(supervisor).open("shown")
     fatal = supervisor.wait_state("hangs:0", "FATAL")
     assert fatal["restarts"] == 1
     assert fatal["failures"] == 2
@@ -92,8 +96,7 @@ def test_a_hang_is_shown_killed_and_a_failure(supervise: Supervise, target: str)
     said = next(i for i, line in enumerate(lines) if "no heartbeat for " in line["message"])
     stack = next(i for i, line in enumerate(lines) if f"in {target}" in line["message"])
     killed = next(i for i, line in enumerate(lines) if "hangs:0: killing" in line["message"])
-    assert said < stack
-    assert said < killed
+    assert said < stack < killed
     assert lines[said]["level"] == "error"
     assert lines[stack]["stream"] == "stderr"
     assert lines[stack]["job"] == "hangs"
@@ -114,14 +117,16 @@ def test_a_stopped_consumer_is_killed_and_replaced(supervise: Supervise) -> None
     supervisor = supervise(STEADY + jobs, MODULES)
     pid = supervisor.process("orders:0")["pid"]
     os.kill(pid, signal.SIGSTOP)
-    row = supervisor.wait_process("orders:0", lambda row: row["restarts"] == 1 and row["ready"])
+    # On a machine that stands still its successor may be taken for hung too.
+    row = supervisor.wait_process("orders:0", lambda row: row["restarts"] >= 1 and row["ready"])
     assert (row["last_exit"]["signal"], row["last_exit"]["cause"]) == ("KILL", "hung")
     assert supervisor.cli("publish", "orders", '{"n": 1}', "--id", "one").returncode == 0
     Ledger(supervisor).wait("handled", "one")
 
 
 def test_who_never_beats_or_parks_is_no_hang(supervise: Supervise) -> None:
-    keys = {"heartbeat_timeout": "1s", "stop_timeout": "300ms"}
+    # More than may lie between a beat and the park after it, on a machine that stands still.
+    keys = {"heartbeat_timeout": "4s", "stop_timeout": "300ms"}
     quiet = section("quiet", target="hangs:never_beats", **keys)
     parked = section("parked", target="hangs:parks", **keys)
     off = section("off", target="hangs:waits_outside", heartbeat_timeout="0", stop_timeout="300ms")
@@ -130,27 +135,36 @@ def test_who_never_beats_or_parks_is_no_hang(supervise: Supervise) -> None:
     hangs = hanging("waits_outside", heartbeat_timeout="2s", required="no")
     supervisor = supervise(quiet + parked + off + program + hangs, MODULES)
     pids = {name: supervisor.process(f"{name}:0")["pid"] for name in ("quiet", "parked", "off")}
-    # Two hangs with twice their patience: theirs would have been noticed long before.
+    # Two hangs were noticed, and theirs would have been by now.
     supervisor.wait_state("hangs:0", "FATAL")
+    for name in ("parked:0", "off:0"):
+        supervisor.wait_process(name, lambda row: (row["heartbeat_age_s"] or 0) > 5.5)
+    supervisor.wait_process("quiet:0", lambda row: row["uptime_s"] > 5.5)
     assert {name: supervisor.process(f"{name}:0")["pid"] for name in pids} == pids
 
 
-def test_a_hang_at_the_stop_is_shown_and_killed_in_time(supervise: Supervise) -> None:
-    jobs = section("hangs", target="hangs:hangs_at_stop", stop_timeout="1s")
-    supervisor = supervise(STEADY + jobs, MODULES)
+@pytest.mark.parametrize("target", ["hangs_at_stop", "never_beats"])
+def test_a_hang_at_the_stop_is_shown_and_killed(supervise: Supervise, target: str) -> None:
+    jobs = section("hangs", target=f"hangs:{target}", stop_timeout="600s")
+    modules = MODULES | patience.MODULES
+    supervisor = supervise(STEADY + jobs, modules, settings=patience.STACKS_AT_STOP)
     Ledger(supervisor).wait("sit", "hangs:0")
-    done = supervisor.cli("stop")
+    supervisor.send(signal.SIGTERM)
+    told = supervisor.wait_line(f"in {target}")
+    assert (told["job"], told["stream"]) == ("hangs", "stderr")
+    assert supervisor.process("hangs:0")["state"] == "STOPPING", "the kill comes later"
+    done = supervisor.cli("stop", "--timeout", "300ms")
     assert done.returncode == 1
     assert "killed: hangs:0" in done.stdout
     assert supervisor.wait_exit() == 0
-    assert any("in hangs_at_stop" in message for message in supervisor.messages("hangs"))
 
 
 def test_a_silent_drain_is_no_hang(supervise: Supervise) -> None:
-    jobs = section("slow", target="hangs:leaves_slowly", heartbeat_timeout="1s")
+    # More than may lie between its beat and the park after it, on a machine that stands still.
+    jobs = section("slow", target="hangs:leaves_slowly", heartbeat_timeout="4s")
     supervisor = supervise(jobs, MODULES)
     supervisor.send(signal.SIGTERM)
-    supervisor.wait_process("slow:0", lambda row: (row["heartbeat_age_s"] or 0) > 1.5)
+    supervisor.wait_process("slow:0", lambda row: (row["heartbeat_age_s"] or 0) > 5.5)
     Ledger(supervisor).open("gate")
     assert supervisor.wait_exit() == 0
     assert not any("heartbeat" in message for message in supervisor.messages())
@@ -173,10 +187,11 @@ def run(context):
         signal.pause()
 """
     }
-    keys = {"heartbeat_timeout": "2s", "stop_timeout": "300ms", "backoff": 0}
+    # More than a sibling may stand still between two beats, on a busy machine.
+    keys = {"heartbeat_timeout": "4s", "stop_timeout": "300ms", "backoff": 0}
     jobs = section("mixed", target="mixed:run", processes=3, **keys)
     supervisor = supervise(jobs, modules)
-    supervisor.wait_process("mixed:1", lambda row: row["restarts"] >= 2)
+    supervisor.wait_process("mixed:1", lambda row: row["restarts"] >= 1)
     rows = supervisor.status()["processes"]
     assert [row["restarts"] for row in rows if row["name"] != "mixed:1"] == [0, 0]
     assert Ledger(supervisor).no_twins()

@@ -142,11 +142,11 @@ def test_a_flood_does_not_keep_others_from_coming_back(supervise: Supervise) -> 
         file.write("came-back 0\n")
     ledger.wait("flood-ends", timeout_s=FLOOD_S)
     assert supervisor.process("floods:0")["restarts"] == 0
+    assert supervisor.stop() == 0
     sizes = [path.stat().st_size for path in supervisor.folder.glob("flood.log*")]
     assert len(sizes) == 2
     # A rotation comes after the write that makes a file too large.
     assert max(sizes) < 8_000_000
-    assert supervisor.stop() == 0
 
 
 def test_files_of_jobs_rotate_and_lose_no_line(supervise: Supervise) -> None:

@@ -108,8 +108,11 @@ def test_with_notify_it_runs_only_after_ready(supervise: Supervise) -> None:
 
 
 def test_with_notify_and_without_a_word_it_is_not_ready(supervise: Supervise) -> None:
-    jobs = tool("notify", notify="yes", ready_timeout="3s", max_failures=1, required="no")
-    supervisor = supervise(jobs, MODULES)
+    keys = {"notify": "yes", "max_failures": 1, "required": "no"}
+    supervisor = supervise(tool("notify", ready_timeout="10m", **keys), MODULES)
+    Ledger(supervisor).wait("said")
+    supervisor.configure(tool("notify", ready_timeout="100ms", **keys))
+    supervisor.call("reload")
     fatal = supervisor.wait_state("tool:0", "FATAL")
     assert fatal["last_exit"]["cause"] == "not-ready"
     assert len(Ledger(supervisor).pids("sit")) == 1

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.conftest import Supervise
+from tests.helpers.eventually import eventually
 from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.sections import section
 
@@ -45,12 +46,12 @@ def test_all_processes_together_keep_to_the_rate(supervise: Supervise, batch_of_
         pid = supervisor.process(f"calls:{kill}")["pid"]
         os.kill(pid, signal.SIGKILL)
     ledger.wait("call", count=150)
+    # What a kill has interrupted counts twice, and others may wait still.
+    eventually(lambda: supervisor.left() == (0, 0))
     moments = calls(ledger)
     # A burst of five at first; after that it cannot be faster, however they share it out.
     assert moments[-1][0] - before >= (150 - 5) / 50
     assert len({pid for _, pid in moments}) >= 2, "nobody takes it all"
-    waiting = supervisor.json("queue", "list")[0]
-    assert (waiting["depth"], waiting["dead"]) == (0, 0)
 
 
 def test_a_stop_waits_for_no_rate(supervise: Supervise) -> None:

@@ -16,7 +16,7 @@ JOBS = '''
 import os
 import signal
 import time
-from ledger import is_open, join, note, sit
+from ledger import has, is_open, join, note, sit
 
 def family(context):
     """Begin a daemon whose first parent lives on until its gate is open."""
@@ -43,6 +43,8 @@ def hasty(context):
     while not is_open("gate"):
         time.sleep(0.001)
     if os.fork():
+        while not has("between"):
+            time.sleep(0.001)
         return
     os.setsid()
     note("between")
@@ -71,7 +73,7 @@ from supervisor import kernel
 def last_in_between():
     with open(os.path.join(FOLDER, "ledger")) as ledger:
         words = [line.split() for line in ledger]
-    return [int(pid) for *word, pid in words if word == ["between"]][-1]
+    return next((int(pid) for *word, pid in reversed(words) if word == ["between"]), None)
 
 def outdated(read):
     def listed(*arguments):

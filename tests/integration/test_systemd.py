@@ -64,6 +64,10 @@ stop_timeout = 1s
 """
 
 
+WATCHDOG = "WatchdogSec=5"
+"""A beat comes each third of that: a machine may stand still for three seconds."""
+
+
 @pytest.fixture
 def box() -> Iterator[Box]:
     with systemd_box.booted() as box:
@@ -123,13 +127,16 @@ def test_reload_keeps_the_master_and_returns_when_it_is_over(box: Box) -> None:
     box.systemctl("reload", UNIT)
 
     assert box.show("ActiveState") == "active"
-    assert set(before) < set(box.pids()), "nobody was touched, and one has come"
+    box.wait(lambda: len(box.pids()) == 4, "one process more")
+    after = box.pids()
+    assert set(before) < set(after), "nobody was touched, and one has come"
     box.wait(lambda: box.show("StatusText") == "3 of 3 ready", "told in STATUS=")
 
     box.write("/etc/workers.ini", ITEMS + "nonsense\n")
     box.systemctl("reload", UNIT, check=False)
     assert box.show("ActiveState") == "active"
-    assert len(box.pids()) == 4, "a wrong file changes nothing"
+    # The process in which the file was checked is no more than about to end.
+    box.wait(lambda: box.pids() == after, "as before: a wrong file changes nothing")
 
 
 def test_restart_replaces_the_master_and_every_child(box: Box) -> None:
@@ -164,7 +171,7 @@ def test_killed_master_comes_back_without_twins(box: Box) -> None:
 
 
 def test_frozen_master_is_killed_by_the_watchdog_and_comes_back(box: Box) -> None:
-    box.drop_in("WatchdogSec=2")
+    box.drop_in(WATCHDOG)
     box.write("/etc/workers.ini", ITEMS)
     box.systemctl("start", UNIT)
     box.wait(lambda: len(_spans(box)) == 2, "begun")
@@ -172,23 +179,24 @@ def test_frozen_master_is_killed_by_the_watchdog_and_comes_back(box: Box) -> Non
 
     box.run("kill", "-STOP", master)
 
-    box.wait(lambda: box.show("NRestarts") == "1", "restarted")
+    # On a machine that stands still the next one may be taken for frozen too.
+    box.wait(lambda: int(box.show("NRestarts")) >= 1, "restarted")
     box.wait(lambda: box.show("ActiveState") == "active", "active again")
-    box.wait(lambda: all(len(spans) == 2 for spans in _spans(box).values()), "begun again")
+    box.wait(lambda: all(len(spans) >= 2 for spans in _spans(box).values()), "begun again")
     assert box.show("MainPID") != master
     _assert_no_twins(box)
 
 
 def test_idle_master_outlives_many_watchdog_periods(box: Box) -> None:
-    box.drop_in("WatchdogSec=2")
+    box.drop_in(WATCHDOG)
     box.write("/etc/workers.ini", ITEMS)
     box.systemctl("start", UNIT)
     alive_since = int(box.show("ActiveEnterTimestampMonotonic"))
 
-    def beats_for_5_s() -> bool:
-        return int(box.show("WatchdogTimestampMonotonic")) > alive_since + 5_000_000
+    def beats_for_12_s() -> bool:
+        return int(box.show("WatchdogTimestampMonotonic")) > alive_since + 12_000_000
 
-    box.wait(beats_for_5_s, "beating for 5 s")
+    box.wait(beats_for_12_s, "beating for 12 s")
     assert box.show("NRestarts") == "0"
 
 

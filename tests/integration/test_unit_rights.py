@@ -62,8 +62,9 @@ def test_what_hides_from_its_job_is_found_and_killed_with_it(box: Box) -> None:
     box.write("/etc/workers.ini", HIDING)
     box.systemctl("start", UNIT)
     first, second = grouped(box, 0), grouped(box, 1)
-    assert list(members(box, "_cgroup.procs/0").values()) == ["sleep 200000"]
-    assert f"each process gets a control group below {GROUP}" in box.log()
+    box.wait(lambda: list(members(box, "_cgroup.procs/0").values()) == ["sleep 200000"], "third")
+    told = f"each process gets a control group below {GROUP}"
+    box.wait(lambda: told in box.log(), "told")
     assert list(members(box, ".")) == [int(box.show("MainPID"))]
 
     leader = next(pid for pid, line in first.items() if line == "sleep 100000")
