@@ -16,16 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor import kernel, pidfile, prerequisites, rights, signals
-from supervisor.client import Client, ConnectionLost
 from supervisor.complaint import complain
 from supervisor.config import Config, Job, load
-from supervisor.daemonize import Daemon, detached
 from supervisor.errors import ConfigError, ControlError, NotRunning, Problem
 from supervisor.location import Location
 
 if TYPE_CHECKING:
-    # Only for the reader: see `shapes`.
+    # Only for the reader: what the master has no need of it does not load.
     from supervisor import shapes
+    from supervisor.daemonize import Daemon
 
 PROBE_S = 60.0
 """How long `check` gives all imports together."""
@@ -62,6 +61,7 @@ def start_daemon(path: Path, slow: Callable[[], None], *, standalone: bool) -> t
 
     `slow` is called once when that takes long.
     """
+    from supervisor.daemonize import detached
 
     def body(daemon: Daemon) -> int:
         return _until_stopped(lambda early: serve(daemon, early))
@@ -90,6 +90,9 @@ def _become_user(config: Config) -> None:
 
 def stop(location: Location, timeout_s: float | None, hint: str) -> shapes.StopReport:
     """Drain everything and wait until master and tree are gone. Raises: NotRunning."""
+    # Here: the master is no client.
+    from supervisor.client import Client, ConnectionLost
+
     # What is left there is ended as its user: his folders must not lead root astray.
     rights.become(location.user, location.group)
     try:
