@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from supervisor import protocol
 from supervisor.complaint import complain
 from supervisor.console import (
     Invocation,
@@ -64,12 +65,12 @@ def check(invocation: Invocation, names: tuple[str, ...], show: bool, as_json: b
 
 
 def _shape(found: Checked, parts: list[Part] | None) -> dict[str, object]:
-    from supervisor import launch, render
+    from supervisor import launch
 
     shape: dict[str, object] = {
         "ok": not found.errors,
-        "errors": [render.problem_shape(problem) for problem in found.errors],
-        "warnings": [render.problem_shape(problem) for problem in found.warnings],
+        "errors": [protocol.problem(problem) for problem in found.errors],
+        "warnings": [protocol.problem(problem) for problem in found.warnings],
         "jobs": [launch.job_shape(job) for job in found.jobs],
     }
     if parts is not None:

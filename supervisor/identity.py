@@ -7,7 +7,11 @@ one. Source: the password and group files, as getpwnam(3) and getgrouplist(3) re
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,7 @@ def user(text: str) -> User:
     """Look a user up, by name or number. Raises: ValueError when there is none."""
     from pwd import getpwnam, getpwuid  # most configurations name nobody
 
-    word = text.strip()
-    try:
-        found = getpwuid(int(word)) if _is_number(word) else getpwnam(word)
-    except (KeyError, OverflowError, ValueError):
-        raise ValueError(f'"{word}" is no user of this machine; make it (useradd)') from None
+    found = _looked_up(text, getpwuid, getpwnam, "no user of this machine; make it (useradd)")
     groups = tuple(sorted(set(os.getgrouplist(found.pw_name, found.pw_gid))))
     shell = found.pw_shell or "/bin/sh"
     return User(found.pw_name, found.pw_uid, found.pw_gid, found.pw_dir or "/", shell, groups)
@@ -48,13 +48,16 @@ def group(text: str) -> Group:
     """Look a group up, by name or number. Raises: ValueError when there is none."""
     from grp import getgrgid, getgrnam
 
-    word = text.strip()
-    try:
-        found = getgrgid(int(word)) if _is_number(word) else getgrnam(word)
-    except (KeyError, OverflowError, ValueError):
-        raise ValueError(f'"{word}" is no group of this machine; make it (groupadd)') from None
+    found = _looked_up(text, getgrgid, getgrnam, "no group of this machine; make it (groupadd)")
     return Group(found.gr_name, found.gr_gid)
 
 
-def _is_number(word: str) -> bool:
-    return word.isascii() and word.isdigit()
+def _looked_up(
+    text: str, by_number: Callable[[int], T], by_name: Callable[[str], T], nobody: str
+) -> T:
+    word = text.strip()
+    is_number = word.isascii() and word.isdigit()
+    try:
+        return by_number(int(word)) if is_number else by_name(word)
+    except (KeyError, OverflowError, ValueError):
+        raise ValueError(f'"{word}" is {nobody}') from None

@@ -145,12 +145,6 @@ def warning_line(problem: Problem) -> str:
     return f"{place}: warning:{str(problem).removeprefix(place).removeprefix(':')}"
 
 
-def problem_shape(problem: Problem) -> dict[str, object]:
-    """Give a problem as `check --json` shows it."""
-    keys = ("file", "line", "section", "key", "message")
-    return {key: getattr(problem, key) for key in keys}
-
-
 def check_verdict(jobs: int, files: int, errors: int, warnings: int) -> str:
     """Say in one line what `check` found; `files` is 0 when they could not be read."""
     found = [amount(errors, "error") if errors else "ok"]

@@ -69,9 +69,9 @@ class Secret:
         return "Secret(***)"
 
 
-def plain(text: str, *, hidden: bool = False) -> Secret:
+def plain(text: str) -> Secret:
     """Make a Secret of a text that is at hand."""
-    return Secret((text,), hidden)
+    return Secret((text,))
 
 
 def is_secret_name(name: str) -> bool:
