@@ -202,7 +202,7 @@ def _respawns_during_flood(run: Run) -> Iterator[float]:
 
 def _all_written(log: Path) -> float:
     """Wait until the flood's last line is in the captured output; the time of its last growth."""
-    size, grew = -1, time.monotonic()
+    size, grew = 0, time.monotonic()
     while time.monotonic() < grew + _LOST_S:
         now = log.stat().st_size if log.exists() else 0
         if now != size:
