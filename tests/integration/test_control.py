@@ -25,6 +25,7 @@ from supervisor.control import ControlServer, Reply
 from supervisor.errors import ConfigError, ControlError, NoSuchJob, NotRunning, UsageError
 from supervisor.loop import READ, Loop
 from tests.helpers.eventually import PATIENCE_S, eventually
+from tests.helpers.fork import fork, reap
 
 LARGE = "x" * (6 * 1024 * 1024)
 
@@ -427,17 +428,15 @@ def test_strangers_are_turned_away(tmp_path: Path, caplog: pytest.LogCaptureFixt
             break
     master.path.chmod(0o666)
     read_fd, write_fd = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setuid(65534)
-            connection = socket.socket(socket.AF_UNIX)
-            connection.connect(str(master.path))
-            os.write(write_fd, connection.recv(1000))
-        finally:
-            os._exit(0)
+
+    def work() -> None:
+        os.setuid(65534)
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(master.path))
+        os.write(write_fd, connection.recv(1000))
+
+    assert reap(fork(work)) == 0
     os.close(write_fd)
-    os.waitpid(pid, 0)
     assert "65534 may not speak" in os.read(read_fd, 1000).decode()
     os.close(read_fd)
     master.stop()

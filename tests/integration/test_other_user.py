@@ -16,6 +16,7 @@ from supervisor.errors import ConfigError
 from supervisor.location import locate
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
+from tests.helpers.fork import fork, reap
 from tests.helpers.python_for_all import python_for_all
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="to become another needs root")
@@ -109,18 +110,15 @@ def test_a_user_of_a_job_beside_it_is_refused(supervise: Supervise) -> None:
 def test_only_root_can_become_another(supervise: Supervise) -> None:
     supervisor = made(supervise, user="daemon")
     # Not by the command: to run Python, another user has to see where it is installed.
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.setresuid(NOBODY.pw_uid, NOBODY.pw_uid, NOBODY.pw_uid)
-            from supervisor import prerequisites
 
-            (problem,) = prerequisites.of_supervisor(load(supervisor.conf))
-            code = 0 if re.search(r"user: to run as daemon needs root", str(problem)) else 2
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    def work() -> None:
+        os.setresuid(NOBODY.pw_uid, NOBODY.pw_uid, NOBODY.pw_uid)
+        from supervisor import prerequisites
+
+        (problem,) = prerequisites.of_supervisor(load(supervisor.conf))
+        assert re.search(r"user: to run as daemon needs root", str(problem))
+
+    assert reap(fork(work)) == 0
 
 
 def test_its_folders_are_where_the_user_himself_would_find_them(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from supervisor.errors import SpawnError
 from supervisor.process import Exit, Pipes, Prepared, Process
 from supervisor.process import spawn as spawn_all
 from tests.helpers.eventually import PATIENCE_S
+from tests.helpers.fork import fork, reap
 
 
 def launcher(
@@ -242,21 +243,16 @@ def test_a_secret_that_is_no_text_is_told_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_process_that_may_not_be_signalled_is_left_alone(tmp_path: Path) -> None:
-    stranger = os.fork()
-    if stranger == 0:
-        code = 1
-        try:
-            # PID 1 is root's: what a `sudo` would be to a supervisor of another user.
-            with suppress(PermissionError):
-                os.setuid(65534)
-            pidfd = os.pidfd_open(1)
-            with pytest.raises(PermissionError):
-                signal.pidfd_send_signal(pidfd, 0)
-            Process(1, pidfd, Pipes.make()).signal(0)
-            code = 7
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(stranger, 0)[1]) == 7
+    def work() -> None:
+        # PID 1 is root's: what a `sudo` would be to a supervisor of another user.
+        with suppress(PermissionError):
+            os.setuid(65534)
+        pidfd = os.pidfd_open(1)
+        with pytest.raises(PermissionError):
+            signal.pidfd_send_signal(pidfd, 0)
+        Process(1, pidfd, Pipes.make()).signal(0)
+
+    assert reap(fork(work)) == 0
 
 
 def test_a_spawn_without_descriptors_fails_cleanly(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
 from tests.helpers.eventually import eventually
+from tests.helpers.fork import fork, reap
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="to be several users needs root")
 
@@ -31,8 +32,8 @@ JOB = """
 def as_user(uid: int, gid: int, groups: Sequence[int], work: Callable[[], bytes]) -> bytes:
     """Do something in a process of another user, and give what it gave, or the error's name."""
     read_fd, write_fd = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def as_them() -> None:
         try:
             os.setgroups(groups)
             os.setresgid(gid, gid, gid)
@@ -40,13 +41,13 @@ def as_user(uid: int, gid: int, groups: Sequence[int], work: Callable[[], bytes]
             answer = work()
         except OSError as error:
             answer = type(error).__name__.encode()
-        finally:
-            os.write(write_fd, answer)
-            os._exit(0)
+        os.write(write_fd, answer)
+
+    pid = fork(as_them)
     os.close(write_fd)
     with os.fdopen(read_fd, "rb") as answers:
         found = answers.read()
-    os.waitpid(pid, 0)
+    assert reap(pid) == 0
     return found
 
 

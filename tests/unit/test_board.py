@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from supervisor.board import BUCKETS_S, UNKNOWN, Board, Phase
+from tests.helpers.fork import fork, reap
 
 
 @pytest.fixture
@@ -28,19 +29,21 @@ def test_a_page_begins_clean_and_unknown(board: Board) -> None:
 def test_what_a_child_wrote_survives_its_kill(board: Board) -> None:
     _, page = board.allocate()
     told, tell = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+
+    def work() -> None:
         page.enter(Phase.WORKING)
         page.count(done=5, failed=2)
         page.working_on(3, 77)
         page.working_on(255, 78)
         os.write(tell, b"x")
         signal.pause()
+
+    pid = fork(work)
+    os.close(tell)
     os.read(told, 1)
     os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    assert reap(pid) == -signal.SIGKILL
     os.close(told)
-    os.close(tell)
     reading = page.read()
     assert (reading.phase, reading.done, reading.failed) == (Phase.WORKING, 5, 2)
     assert page.suspects() == (77, 78)

@@ -14,6 +14,7 @@ import pytest
 from supervisor.lines import Source
 from supervisor.logs import Log, utc
 from supervisor.sink import SOFT_BYTES, STALLED_S, Sink
+from tests.helpers.fork import fork, reap
 
 TIME = 1795323600.1239  # 2026-11-22T05:00:00.123Z
 ORDERS = Source("daemon", "orders", 0, 1234, "stdout")
@@ -120,11 +121,7 @@ def test_a_forked_child_never_writes_through_the_masters_handler(
     log: Log, folder: Path, root: logging.Logger
 ) -> None:
     log.install()
-    pid = os.fork()
-    if pid == 0:
-        logging.getLogger().info("from the child")
-        os._exit(0)
-    os.waitpid(pid, 0)
+    assert reap(fork(lambda: logging.getLogger().info("from the child"))) == 0
     assert (folder / "log").read_text() == ""
 
 

@@ -19,6 +19,7 @@ from supervisor.config import Config, load
 from supervisor.errors import NoSuchJob, SupervisorError
 from supervisor.letters import Choice
 from tests.helpers.eventually import eventually
+from tests.helpers.fork import fork
 from workers import codec, commands
 from workers.sources.source import Burial, Delivery
 from workers.sources.sqlite import SqliteSource
@@ -276,10 +277,7 @@ def test_a_kill_in_a_replay_loses_nothing_and_doubles_nothing(config: Config, sh
     total = 4000
     shop.bury("orders", *range(total))
     for least in (1, total // 2):
-        pid = os.fork()
-        if not pid:
-            commands.dead_replay(config, Choice("orders"))
-            os._exit(0)
+        pid = fork(lambda: commands.dead_replay(config, Choice("orders")))
         pidfd = kernel.pidfd_of_child(pid)
         eventually(lambda least=least: _counts(shop)[0] >= least)
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -18,6 +18,7 @@ from supervisor import kernel
 from supervisor.board import Page
 from supervisor.config import load
 from supervisor.errors import ConfigError
+from tests.helpers.fork import fork, reap
 from workers.ratelimit import Meter, Rate, RatedSource
 from workers.sources.source import Delivery, Share
 
@@ -106,19 +107,13 @@ def cell() -> Iterator[int]:
 def test_processes_share_what_there_is(cell: int) -> None:
     meter = Meter(cell, Rate.of(1 / 3600))
     read_end, write_end = os.pipe()
-    pids = []
-    for _ in range(4):
-        pid = os.fork()
-        if not pid:
-            granted = 0
-            for _ in range(200):
-                granted += meter.take(1)[0]
-            os.write(write_end, bytes([granted]))
-            os._exit(0)
-        pids.append(pid)
+
+    def work() -> None:
+        os.write(write_end, bytes([sum(meter.take(1)[0] for _ in range(200))]))
+
+    pids = [fork(work) for _ in range(4)]
     os.close(write_end)
-    for pid in pids:
-        os.waitpid(pid, 0)
+    assert [reap(pid) for pid in pids] == [0] * 4
     assert sum(os.read(read_end, 10)) == 1
     os.close(read_end)
 
@@ -126,20 +121,23 @@ def test_processes_share_what_there_is(cell: int) -> None:
 def test_who_dies_with_the_cell_in_hand_holds_nothing(cell: int) -> None:
     meter = Meter(cell, Rate.of(10))
     read_end, write_end = os.pipe()
-    pid = os.fork()
-    if not pid:
+
+    def work() -> None:
         fcntl.lockf(cell, fcntl.LOCK_EX)
         os.write(write_end, b"x")
         signal.pause()
+
+    pid = fork(work)
+    os.close(write_end)
     pidfd = kernel.pidfd_of_child(pid)
     assert os.read(read_end, 1) == b"x"
     assert meter.take(1) == (0, 0.002), "it is not waited for"
     meter.give_back(1)
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    assert reap(pid) == -signal.SIGKILL
     assert meter.take(1)[0] == 1
-    for fd in (pidfd, read_end, write_end):
-        os.close(fd)
+    os.close(pidfd)
+    os.close(read_end)
 
 
 class Shelf:

@@ -9,17 +9,14 @@ from pathlib import Path
 import pytest
 
 from supervisor import kernel, remains, seatlock
+from tests.helpers.fork import fork, reap
 
 SOMEBODY = 65534
 
 
 def taken(tmp_path: Path, owner: int | None = None) -> Path:
     """Have a child take a seat for good, and give the file of the slot."""
-    pid = os.fork()
-    if pid == 0:
-        seatlock.take(tmp_path, "orders:0", 5.0, owner)
-        os._exit(0)
-    os.waitpid(pid, 0)
+    assert reap(fork(lambda: seatlock.take(tmp_path, "orders:0", 5.0, owner))) == 0
     return tmp_path / "slots" / "orders:0"
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from supervisor.board import BUCKETS_S, THREADS, Page
 from supervisor.tallies import COUNTERS, TIMERS, Tallies
+from tests.helpers.fork import fork, reap
 from workers import Context, Message
 from workers.tally import Tally
 from workers.testing import run
@@ -114,13 +115,13 @@ def test_a_fork_of_a_handler_counts_nothing() -> None:
     page = Page.alone()
     tally = Tally(page.tallies)
     tally.count("n", 1)
-    pid = os.fork()
-    if not pid:
+
+    def work() -> None:
         tally.count("n", 5)
         tally.progress(1, 1)
         os.write(write_end, bytes([page.tallies.read_counters()["n"]]))
-        os._exit(0)
-    os.waitpid(pid, 0)
+
+    assert reap(fork(work)) == 0
     assert os.read(read_end, 1) == b"\1"
     os.close(read_end)
     os.close(write_end)
