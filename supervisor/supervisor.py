@@ -18,7 +18,6 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -58,6 +57,7 @@ from supervisor.recycling import Recycling
 from supervisor.reloading import Reloading
 from supervisor.rolling import Rolling
 from supervisor.seat import TAIL_LINES, Seat, Seats, policy_of, timestamp
+from supervisor.shutdown import Shutdown
 from supervisor.stacks import StackDumps
 from supervisor.states import Action, Cause, Event, Kind, State, Status, revised, step
 from supervisor.verbs import verbs
@@ -71,9 +71,6 @@ _log = logging.getLogger("supervisor")
 
 PROBE_S: Final = 60.0
 EVENTS: Final = 1000
-SAME_PRESS_S: Final = 0.1
-"""Two stop signals so close together are one."""
-
 EXACT_HEARTBEAT_S: Final = 5.0
 """Below this a hang is looked for to the moment, above it together with others once a second."""
 
@@ -139,17 +136,10 @@ class Supervisor:
         self.events: deque[shapes.Event] = deque(maxlen=EVENTS)
         self.followers = Followers()
         self.started_at = now()
-        self.stopping = False
-        self._exit_code = 0
-        self._stop_by = 0.0
-        self._stops_asked = 0
-        self._deaf_until = 0.0
-        self._orphans_told = False
-        self._orphans_killed: set[int] = set()
-        self._stop_replies: list[Callable[[], None]] = []
         self._waiting: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self._inbox: deque[tuple[Seat, Event, Exit | None]] = deque()
         self._is_at_work = False
+        self.shutdown = Shutdown(self, self._seats)
         self.rolling = Rolling(self)
         self.recycling = Recycling(self)
         is_daemon = ready_fd is not None
@@ -162,7 +152,7 @@ class Supervisor:
         """Boot, go round the loop until everything has been stopped, and leave."""
         self._boot(early)
         try:
-            while not self._is_over():
+            while not self.shutdown.is_over():
                 self.loop.turn()
         except BaseException:
             _log.critical("the supervisor fails; its children drain and leave", exc_info=True)
@@ -193,11 +183,11 @@ class Supervisor:
         self._control = ControlServer(
             self.loop, socket_path, config.socket_mode, verbs(self), allowed, _group(config)
         )
-        self._vigil = Vigil(self.config.state_dir, self._instance, self.loop, self._on_remnants)
+        self.vigil = Vigil(self.config.state_dir, self._instance, self.loop, self._on_remnants)
         for job in config.jobs:
             self.crew.hire(job)
         # What an earlier master left comes to its end before its seat is filled again.
-        self._vigil.begin()
+        self.vigil.begin()
         _log.info("starting %d daemon job(s), %d process(es)", len(config.jobs), len(self.seats))
         self.outside.watch()
         for seat in self.precedence.in_order(self.seats.values()):
@@ -275,7 +265,7 @@ class Supervisor:
 
     def remnants_of(self, slot: str) -> set[int]:
         """Give who of an earlier master still sits in a slot."""
-        return self._vigil.holds(slot)
+        return self.vigil.holds(slot)
 
     def _on_remnants(self, slot: str, pids: set[int]) -> None:
         seat = self.seats.get(slot)
@@ -420,7 +410,7 @@ class Supervisor:
             self.outside.fatal(seat)
         if seat.status.state is State.FATAL and seat.job.on_fatal == "exit" and not self.stopping:
             _log.error("%s is FATAL and on_fatal = exit: draining everything", seat.name)
-            self.begin_stop(exit_code=1)
+            self.shutdown.begin(exit_code=1)
         self.precedence.changed()
         self.wake_waiting()
         self.outside.changed()
@@ -471,7 +461,7 @@ class Supervisor:
         error += ", by the kernel for want of memory" if how.out_of_memory else ""
         _log.warning("%s stopped with error: %s", name, error, extra=fields)
 
-    # --- signals, and the stop of everything -------------------------------------------------
+    # --- signals -----------------------------------------------------------------------------
 
     def _on_signals(self) -> None:
         arrived = self._wakeup.take()
@@ -482,14 +472,11 @@ class Supervisor:
         if signal.SIGUSR1 in arrived:
             self.log.reopen()
             _log.info("reopened the log files")
-        if arrived & {signal.SIGTERM, signal.SIGINT} and now() >= self._deaf_until:
-            # Who ends a whole group signals us twice (timeout(1), a shell): that is one wish.
-            self._deaf_until = now() + SAME_PRESS_S
-            self.press_stop()
+        if arrived & {signal.SIGTERM, signal.SIGINT}:
+            self.shutdown.press()
         if signal.SIGCHLD in arrived:
             self._burial.look()
-            if self.stopping:
-                self._end_orphans()
+            self.shutdown.look_for_orphans()
 
     def quiet(self, seats: Iterable[Seat], *, everything: bool) -> None:
         """Have these processes take nothing new."""
@@ -503,137 +490,14 @@ class Supervisor:
         self.outside.quiet(self.crew.all_quiet)
         _log.info("resumed")
 
-    def press_stop(self) -> None:
-        """Stop everything: gracefully, at the second press fast, at the third by killing."""
-        self._stops_asked += 1
-        if self._stops_asked == 1:
-            self.begin_stop()
-            return
-        self._exit_code = 1
-        kind = Kind.FAST if self._stops_asked == 2 else Kind.KILL
-        self._stop_by = min(self._stop_by, now() + (1.0 if kind is Kind.FAST else 0.0))
-        _log.warning("asked to stop again: %s", "fast" if kind is Kind.FAST else "killing")
-        self.precedence.take_due(all_of_them=True)
-        for seat in self.seats.values():
-            self.happen_to(seat, kind)
-        self._end_others_in_time()
-
-    def begin_stop(self, *, window_s: float | None = None, exit_code: int | None = None) -> None:
-        """Ask every process to drain, all at once, within one shared deadline.
-
-        Only what others depend on is asked later, when they are gone.
-        """
-        if exit_code is not None:
-            self._exit_code = exit_code
-        if self.stopping:
-            self._stop_sooner(window_s)
-            return
-        self.stopping = True
-        self._stops_asked = max(1, self._stops_asked)
-        window = self.config.stop_timeout
-        if window_s is not None:
-            window = min(window, window_s)
-        self._stop_by = now() + window
-        self.reloading.cancel()
-        self.outside.stopping()
-        _log.info("stopping: draining everything within %gs", window)
-        for seat in self.seats.values():
-            seat.forget_last_stop()
-        self.precedence.begin_stop()
-        self.stop_next()
-        self._end_others_in_time()
-        self._end_orphans()
-
-    def stop_next(self, *, all_of_them: bool = False) -> None:
-        """Ask those to drain on whom nobody depends any more, within what is left of the time."""
-        for seat in self.precedence.take_due(all_of_them=all_of_them):
-            left = max(0.0, self._stop_by - now())
-            self.happen_to(seat, Kind.STOP, window_s=min(seat.policy.stop_timeout, left))
-
-    def _stop_sooner(self, window_s: float | None) -> None:
-        """Take a second wish with a shorter time than what is left of the first one's."""
-        if window_s is None or now() + window_s >= self._stop_by:
-            return
-        self._stop_by = now() + window_s
-        _log.info("stopping: draining everything within %gs", window_s)
-        for seat in self.seats.values():
-            if not self.precedence.is_held_back(seat):
-                self.happen_to(seat, Kind.STOP, window_s=window_s)
-        self._end_others_in_time()
-
-    def _end_others_in_time(self) -> None:
-        """Let the deadline of the stop hold for what was not asked yet, and for remnants."""
-        self.loop.at("last stops", self._stop_by, partial(self.stop_next, all_of_them=True))
-        self._vigil.end_by(self._stop_by)
-        if self._orphans_told:
-            self.loop.at("orphans", self._stop_by, self._kill_orphans)
-
-    def _end_orphans(self) -> None:
-        """End the orphans that no job could be made answerable for, when all jobs are gone."""
-        if self._seats.by_pid or not self.stopping:
-            return
-        with suppress(kernel.Unreadable):
-            self._tell_orphans(descendants.reap_orphans(()))
-
-    def _tell_orphans(self, orphans: set[int]) -> None:
-        if not orphans:
-            return
-        if not self._orphans_told:
-            self._orphans_told = True
-            descendants.signal_all(orphans, signal.SIGTERM)
-            self.loop.at("orphans", self._stop_by, self._kill_orphans)
-
-    def _kill_orphans(self) -> None:
-        try:
-            orphans = descendants.reap_orphans(())
-        except kernel.Unreadable:
-            self.loop.at("orphans", now() + 1.0, self._kill_orphans)
-            return
-        for pid in orphans - self._orphans_killed:
-            _log.warning("killing pid %d, an orphan of no known job", pid)
-        self._orphans_killed |= orphans
-        descendants.signal_all(orphans, signal.SIGKILL)
-        if orphans:
-            self.loop.at("orphans", now() + 1.0, self._kill_orphans)
-
-    def _is_over(self) -> bool:
-        if not self.stopping or self._seats.by_pid or self._vigil:
-            return False
-        if any(not seat.at_rest for seat in self.seats.values()):
-            return False
-        self._end_orphans()
-        try:
-            return not descendants.adopted(())
-        except kernel.Unreadable as error:
-            _log.warning("cannot read /proc (%s): orphans may be left behind", error.strerror)
-            return True
-
-    @staticmethod
-    def stop_report(seats: Iterable[Seat]) -> shapes.StopReport:
-        """Add up what the last stop of these seats did to the items in flight."""
-        seats = list(seats)
-        return {
-            "drained": sum(seat.drained for seat in seats),
-            "abandoned": sum(seat.abandoned for seat in seats),
-            "killed": [seat.name for seat in seats if seat.killed],
-        }
-
-    def last_report(self) -> shapes.StopReport:
-        """Give the report of the stop of everything, with what belonged to no seat of ours."""
-        report = self.stop_report(self.seats.values())
-        orphans = [f"pid {pid}" for pid in sorted(self._orphans_killed)]
-        report["killed"] += [*sorted(self._vigil.killed.difference(report["killed"])), *orphans]
-        return report
-
-    def on_stopped(self, reply: Callable[[], None]) -> None:
-        """Call back with the stop's report ready, just before the master leaves."""
-        self._stop_replies.append(reply)
+    def stop_next(self) -> None:
+        """Stop those whose turn it may be now."""
+        self.shutdown.go_on()
 
     def _farewell(self) -> int:
-        report = self.last_report()
+        report = self.shutdown.report()
         _log.info("stopped: %d drained, %d abandoned", report["drained"], report["abandoned"])
-        for reply in self._stop_replies:
-            reply()
+        self.shutdown.answer()
         for seat in self.seats.values():
             seatlock.remove(self.config.state_dir, seat.name)
         self.log.catch_up()
@@ -646,9 +510,14 @@ class Supervisor:
         self.log.close()
         self._wakeup.close()
         self.loop.close()
-        return self._exit_code
+        return self.shutdown.exit_code
 
     # --- what the outside is told ------------------------------------------------------------
+
+    @property
+    def stopping(self) -> bool:
+        """Say whether the stop of everything has begun."""
+        return self.shutdown.is_under_way
 
     @property
     def ready(self) -> bool:

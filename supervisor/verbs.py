@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from supervisor import __version__, inquest, protocol, selection, signals
+from supervisor import __version__, inquest, protocol, selection, shutdown, signals
 from supervisor.crew import DEAF_TYPES, read_counts
 from supervisor.errors import ControlError, ExitCode, NoSuchJob, UsageError
 from supervisor.loop import now
@@ -268,7 +268,7 @@ def _stop(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> No
         if back:
             reply.fail(ExitCode.FAILED, f"started again before it had stopped: {', '.join(back)}")
         else:
-            reply.send(supervisor.stop_report(seats))
+            reply.send(shutdown.report(seats))
 
     supervisor.when(
         lambda: all(seat.at_rest or seat.status.goal is Goal.UP for seat in seats), answer
@@ -278,8 +278,8 @@ def _stop(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> No
 def _shutdown(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
     """Take everything down; the answer comes just before the master leaves."""
     window_s = protocol.seconds(request, "timeout")
-    supervisor.on_stopped(lambda: reply.send(supervisor.last_report()))
-    supervisor.begin_stop(window_s=window_s)
+    supervisor.shutdown.when_over(lambda: reply.send(supervisor.shutdown.report()))
+    supervisor.shutdown.begin(window_s=window_s)
 
 
 def _events(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:

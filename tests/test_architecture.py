@@ -30,7 +30,7 @@ LAYERS = (
     "workers_commands importers",
     "console supervisor explain",
     "verbs recycling",
-    "crew reloading",
+    "crew reloading shutdown",
     "examination",
     "inquest rolling stacks client render nursery burial orders outside vigil precedence",
     "control capture probe preload seat remains followers",
