@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from supervisor import kernel, pidfile, prerequisites, rights, signals
 from supervisor.complaint import complain
 from supervisor.config import Config, Job, load
-from supervisor.errors import ConfigError, ControlError, NotRunning, Problem
+from supervisor.errors import ConfigError, ControlError, NotRunning, Problem, SupervisorError
 from supervisor.location import Location
 
 if TYPE_CHECKING:
@@ -70,7 +70,11 @@ def start_daemon(path: Path, slow: Callable[[], None], *, standalone: bool) -> t
         config = load(path)
         _become_user(config)
         log_file = config.log_file or config.state_dir / f"{config.name}.log"
-        daemon.log_to(log_file)
+        try:
+            daemon.log_to(log_file)
+        except OSError as error:
+            words = f"the log goes to {log_file}: set log_file or state_dir in [supervisor]"
+            raise SupervisorError(f"{error.filename}: {error.strerror}; {words}") from None
         # The same file under its own name, so that it is rotated like any other.
         config = replace(config, log_file=log_file)
         code = _run(config, early, standalone=standalone, ready_fd=daemon.ready_fd)

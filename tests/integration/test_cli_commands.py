@@ -241,6 +241,19 @@ def test_daemonize_shows_the_error_at_the_terminal(background: Supervisor) -> No
     assert "did you mean processes?" in done.stderr
 
 
+@pytest.mark.parametrize("key", ["log_file", "state_dir"])
+def test_daemonize_tells_in_one_line_of_a_log_that_cannot_be_written(
+    background: Supervisor, key: str
+) -> None:
+    background.configure(NAPS, **{key: "/dev/null/here"})
+    done = background.cli("start", "--daemonize")
+    assert done.returncode == 1
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("supervisor: /dev/null")
+    assert said.endswith(": set log_file or state_dir in [supervisor]")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_second_start_is_refused(shop: Supervisor) -> None:
     for words in (["start"], ["start", "--daemonize"]):
         done = shop.cli(*words)
