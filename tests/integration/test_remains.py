@@ -47,6 +47,7 @@ def hasty(context):
             time.sleep(0.001)
         return
     os.setsid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # nobody ends before he is noted
     note("between")
     while not is_open("gate-of-between"):
         time.sleep(0.001)
@@ -54,6 +55,7 @@ def hasty(context):
         os._exit(0)
     join(context.name)
     note("daemon", context.name)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     while True:
         signal.pause()
 
