@@ -183,6 +183,8 @@ class Consumer:
             yield self._release_fallen
         if now >= self._leases.next_renewal:
             yield self._leases.renew
+        if now >= self._leases.next_look:
+            yield self._leases.tend
         wanted = min(_FETCH, self.gate.leave(now).room)
         if self._is_time_to_settle(now, hungry=wanted > 0):
             yield partial(self._settlement.write, self._source)

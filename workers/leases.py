@@ -9,11 +9,15 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final
 
 from supervisor.slot import Fallen
 from workers.pool import Task
 from workers.sources.source import Delivery, Source
+
+_LOOK_S: Final = 1.0
+"""How often the source is asked to look after itself."""
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +30,7 @@ class Leases:
         self._lease_s = lease_s
         self._held: dict[int, Task] = {}
         self.next_renewal = math.inf
+        self.next_look = 0.0
 
     def __getitem__(self, number: int) -> Task:
         """Give the task of a delivery that is held. Raises: KeyError."""
@@ -63,7 +68,16 @@ class Leases:
         for task in tasks:
             if task.delivery.number not in lost:
                 task.until = until
-                continue
+        self._lose(lost)
+
+    def tend(self) -> None:
+        """Have the source look after itself, and hear what was lost. Raises: SourceTrouble."""
+        self._lose(self._source.tend())
+        self.next_look = time.monotonic() + _LOOK_S
+
+    def _lose(self, numbers: Collection[int]) -> None:
+        """Take note that others have these: what is not begun is not begun any more."""
+        for task in filter(None, map(self._held.get, numbers)):
             task.until = 0.0
             _log.warning(
                 "lease lost, another process has the message",

@@ -255,4 +255,4 @@ def test_open_again_is_no_harm(bench: Bench, mine: Source) -> None:
 
 
 def _fetch_until_found(source: Source) -> list[Delivery]:
-    return eventually(lambda: fetch(source))
+    return eventually(lambda: source.tend() or fetch(source))

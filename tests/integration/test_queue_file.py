@@ -6,7 +6,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from tests.helpers.eventually import PATIENCE_S, eventually
+from tests.helpers.eventually import PATIENCE_S
 from workers.sources.sqlite import SqliteSource
 from workers.sources.sqlite_desk import SqliteDesk
 from workers.sources.sqlite_file import QueueFile
@@ -62,10 +62,11 @@ def test_what_was_taken_from_a_file_that_was_moved_is_settled_before_the_new_one
     for name in ("q.db", "q.db-wal", "q.db-shm"):
         (tmp_path / name).rename(tmp_path / f"moved-{name}")
     publish(path, b"new")
-    eventually(lambda: source.fetch([("t", 10)], 10) or source._is_gone)
+    source.tend()
     assert source.fetch([("t", 10)], 10) == []
     source.ack(old)
-    new = eventually(lambda: source.fetch([("t", 10)], 10))
+    source.tend()
+    new = source.fetch([("t", 10)], 10)
     source.close()
     assert [one.body for one in new] == [b"new"]
 

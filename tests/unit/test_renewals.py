@@ -21,6 +21,12 @@ class Server:
         self.lost: set[int] = set()
         self.renewed: list[int] = []
 
+    def tend(self) -> set[int]:
+        """Tell what was lost, or fail."""
+        if self.is_down:
+            raise SourceTrouble("down")
+        return self.lost
+
     def extend(self, deliveries: Sequence[Delivery]) -> set[int]:
         """Renew, or fail."""
         if self.is_down:
@@ -69,3 +75,20 @@ def test_what_is_lost_is_not_renewed_again(leases: Leases, server: Server) -> No
     assert leases[2].until == 0
     leases.renew()
     assert server.renewed == [1, 2, 1]
+
+
+def test_what_the_source_tells_to_be_lost_is_not_begun(leases: Leases, server: Server) -> None:
+    for number in (1, 2):
+        leases.hold(Delivery(number, "t", b""), 100.0)
+    server.lost = {2, 3}
+    before = time.monotonic()
+    leases.tend()
+    assert (leases[1].until, leases[2].until) == (130.0, 0.0)
+    assert before + 1 <= leases.next_look
+
+
+def test_a_look_that_failed_is_due_until_it_is_done(leases: Leases, server: Server) -> None:
+    server.is_down = True
+    with pytest.raises(SourceTrouble):
+        leases.tend()
+    assert leases.next_look == 0.0

@@ -7,7 +7,7 @@ now"; what can never work is a ConfigError.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,6 +85,14 @@ class Source(Protocol):
         """Give the seconds after which `fetch` may find something that the last one did not."""
         ...
 
+    def tend(self) -> Collection[int]:
+        """Do what is to be done though nothing is fetched; give the numbers of lost leases.
+
+        Called once a second, whatever else goes on, drain and quiet included. It asks the server
+        for a sign of life, and gives free what nobody renews: of a host that is no more.
+        """
+        ...
+
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Settle for good, all or none.
 
@@ -150,6 +158,10 @@ class Around:
     def patience(self) -> float:
         """Pass on."""
         return self._source.patience()
+
+    def tend(self) -> Collection[int]:
+        """Pass on."""
+        return self._source.tend()
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Pass on."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,9 +22,6 @@ from workers.sources.sqlite_file import QueueFile
 _SOON_S: Final = 0.02
 _LATER_S: Final = 0.2
 """How long to sleep before the file is looked at again: right after work, and after silence."""
-
-_SWEEP_S: Final = 1.0
-"""How often leases that nobody renews are looked for."""
 
 _CLAIM: Final = """
     UPDATE messages SET owner = ?, until = ?, deliveries = deliveries + 1
@@ -59,7 +56,6 @@ class SqliteSource:
         self._lease_ms = int(lease_s * 1000)
         self._seen_version = -1
         self._next_due = 0
-        self._next_sweep = 0.0
         self._clock = Clock(self._file)
         self._silence_s = 0.0
         self._is_gone = False
@@ -77,7 +73,6 @@ class SqliteSource:
     def fetch(self, shares: Sequence[Share], limit: int) -> list[Delivery]:
         """Claim what is due; costs 6 us when nothing has changed since the last empty look."""
         now = _now_ms()
-        self._sweep(now)
         if self._is_gone or self._is_unchanged(now):
             return []
         found = self._claim(shares, limit, now)
@@ -92,6 +87,31 @@ class SqliteSource:
         self._silence_s = min(_LATER_S, max(_SOON_S, self._silence_s * 1.25))
         until_due = self._next_due / 1000 - time.time()
         return max(0.0, min(self._silence_s, until_due))
+
+    def tend(self) -> Collection[int]:
+        """Look after the file itself, after its clock, and after leases that have run out."""
+        # Somebody moved or removed it: those who publish now write into a new one. But a number
+        # means another message there: first all is settled that was taken from this one.
+        self._is_gone = self._file.is_gone()
+        if self._is_gone and not self._holds_any():
+            self.open()
+            self._is_gone = False
+        if self._clock.check():
+            self._look_again()
+        now = _now_ms()
+        expired = self._file.read(
+            "SELECT 1 FROM messages WHERE owner IS NOT NULL AND until < :now LIMIT 1", now=now
+        )
+        if not expired:
+            return ()
+        self._look_again()
+        with self._file.change() as change:
+            change.execute(
+                "UPDATE messages SET owner = NULL, until = NULL"
+                " WHERE owner IS NOT NULL AND until < ?",
+                (now,),
+            )
+        return ()
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Delete the messages, in one transaction."""
@@ -220,32 +240,6 @@ class SqliteSource:
     def _look_again(self) -> None:
         """Forget the last look: our own changes do not show in the file's version."""
         self._seen_version = -1
-
-    def _sweep(self, now: int) -> None:
-        """Free leases that have run out: of a host, or a supervisor, that is no more."""
-        if time.monotonic() < self._next_sweep:
-            return
-        self._next_sweep = time.monotonic() + _SWEEP_S
-        # Somebody moved or removed it: those who publish now write into a new one. But a number
-        # means another message there: first all is settled that was taken from this one.
-        self._is_gone = self._file.is_gone()
-        if self._is_gone and not self._holds_any():
-            self.open()
-            self._is_gone = False
-        if self._clock.check():
-            self._look_again()
-        expired = self._file.read(
-            "SELECT 1 FROM messages WHERE owner IS NOT NULL AND until < :now LIMIT 1", now=now
-        )
-        if not expired:
-            return
-        self._look_again()
-        with self._file.change() as change:
-            change.execute(
-                "UPDATE messages SET owner = NULL, until = NULL"
-                " WHERE owner IS NOT NULL AND until < ?",
-                (now,),
-            )
 
     def _holds_any(self) -> bool:
         mine = self._file.read("SELECT 1 FROM messages WHERE owner = :me LIMIT 1", me=self._owner)
