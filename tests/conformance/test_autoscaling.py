@@ -31,6 +31,7 @@ def test_threads_grow_with_the_backlog_and_shrink_in_calm(
     one.until(lambda: one.page.read().in_flight == 9)
     assert handlers(one) == 9
     one.until(lambda: "threads 9" in kernel.title_of(one.pid))
+    one.until(lambda: journal.counts("begin").total() >= 9)
     assert journal.counts("begin").total() == 9, "no more than there are threads"
     shop.open_gate(journal.path)
     one.until(lambda: one.page.read().done == 60)

@@ -19,7 +19,7 @@ def test_the_rest_drains_and_the_process_leaves_with_a_failure(
 ) -> None:
     bench.publish("t", *range(20))
     stderr = os.open(tmp_path / "stderr", os.O_WRONLY | os.O_CREAT)
-    job = bench.job(journal.path, concurrency=2, handler_timeout=1.0)
+    job = bench.job(journal.path, concurrency=2, handler_timeout=4.0)
     one = nursery.fork(job, stdout=stderr)
     os.close(stderr)
     one.until(lambda: one.page.read().done == 20)
@@ -27,7 +27,7 @@ def test_the_rest_drains_and_the_process_leaves_with_a_failure(
     one.until(lambda: OVERDUE in one.lines)
     assert one.wait() == 1
     [suspect] = one.page.suspects()
-    assert one.said("has taken longer than handler_timeout (1s)")
+    assert one.said("has taken longer than handler_timeout (4s)")
     assert "in _never_end" in (tmp_path / "stderr").read_text(), "the stacks of all threads"
     source = bench.source("instance/orders:0/2")
     source.open()
@@ -84,7 +84,8 @@ def test_neighbours_that_do_not_end_in_time_are_suspects_too(
     one.until(lambda: len(journal.counts("begin")) == 2 or one.gone())
     begun = len(journal.counts("begin"))
     assert one.wait() == 1
-    assert len(one.page.suspects()) == begun
+    # One may be in the hands of a thread that has not come to its handler.
+    assert begun <= len(one.page.suspects()) <= 2
 
 
 def test_calls_in_time_are_left_alone(

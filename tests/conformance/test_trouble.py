@@ -22,7 +22,7 @@ def test_a_locked_queue_is_said_once_and_survived(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
     bench.publish("t", {"gate": True})
-    one = nursery.fork(bench.job(journal.path, io_timeout=1))
+    one = nursery.fork(bench.job(journal.path, io_timeout=4))
     one.until(lambda: journal.counts("begin"))
     with bench.out_of_order():
         shop.open_gate(journal.path)
@@ -124,7 +124,7 @@ def test_what_a_frozen_process_has_not_begun_is_left_to_others(
     """A process that slept through its leases must not begin what others have by now."""
     bench.publish("t", *range(8))
     bench.publish("t", *({"gate": True, "n": n} for n in range(6)))
-    one = nursery.fork(bench.job(journal.path, concurrency=1, lease=2))
+    one = nursery.fork(bench.job(journal.path, concurrency=1, lease=4))
     one.until(lambda: len(journal.counts("begin")) == 9 and one.page.read().done == 8)
     one.kill(signal.SIGSTOP)
     eventually(lambda: (facts := kernel.facts(one.pid)) and facts.state == "T")

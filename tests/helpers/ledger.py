@@ -51,7 +51,7 @@ def is_open(gate):
 def _lines():
     try:
         with open(PATH) as file:
-            return file.readlines()
+            return [line for line in file if line.endswith("\\n")]
     except FileNotFoundError:
         return []
 

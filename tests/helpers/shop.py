@@ -28,10 +28,11 @@ class Journal:
         self.path = path
 
     def lines(self) -> list[list[str]]:
-        """Give each line as its words."""
+        """Give each whole line as its words."""
         if not self.path.exists():
             return []
-        return [line.split() for line in self.path.read_text().splitlines()]
+        text = self.path.read_text()
+        return [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
 
     def counts(self, word: str) -> Counter[str]:
         """Count the ids of the lines with that word."""

@@ -183,7 +183,8 @@ def test_what_the_source_does_not_have_is_left_for_others(cell: int) -> None:
 
 
 def test_waits_differ(cell: int) -> None:
-    _, source, _ = rated(1000, 10.0, cell)
+    # So slow a rate that the time between two looks makes no difference.
+    _, source, _ = rated(1000, 0.01, cell)
     source.fetch([("a", 1)], 1)
     waits = []
     for _ in range(10):

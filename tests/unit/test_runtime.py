@@ -19,7 +19,7 @@ from supervisor.config import Job
 from supervisor.errors import configuration_fault
 from tests.helpers.eventually import PATIENCE_S
 from tests.helpers.forked import Nursery
-from workers import Context, Worker
+from workers import Context, Worker, runtime
 
 
 def worker(target: object, **more: object) -> Job:
@@ -311,7 +311,8 @@ def hangs_in_a_hook(_context: Context) -> None:
     atexit.register(signal.pause)
 
 
-def test_exit_hooks_run(nursery: Nursery) -> None:
+def test_exit_hooks_run(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_EXIT_HOOKS_S", PATIENCE_S)
     one = nursery.fork(worker(leaves_hooks))
     assert one.wait() == 0
     assert one.said("hook ran")
