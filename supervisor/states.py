@@ -207,12 +207,11 @@ def step(policy: Policy, status: Status, event: Event) -> type_of_result:
 
 
 def _spawn(policy: Policy, status: Status, event: Event) -> type_of_result:
-    late = event.now + policy.ready_timeout if policy.ready_timeout else None
     started = replace(
         status,
         state=State.STARTING,
         goal=Goal.UP,
-        deadline=late,
+        deadline=_late(policy, event.now),
         why="starting",
         started_at=event.now,
         ready_at=None,
@@ -223,6 +222,11 @@ def _spawn(policy: Policy, status: Status, event: Event) -> type_of_result:
         held=False,
     )
     return started, (Action.SPAWN,)
+
+
+def _late(policy: Policy, started_at: float) -> float | None:
+    """Give the time by which a process that was started then has to be READY."""
+    return started_at + policy.ready_timeout if policy.ready_timeout else None
 
 
 def _spawn_anew(policy: Policy, status: Status, event: Event) -> type_of_result:
@@ -484,12 +488,12 @@ def revised(old: Policy, new: Policy, status: Status, now: float) -> Status:
 
     A pause gets no longer by it, as it was told to somebody already. A stop keeps its time.
     """
+    if status.state is State.STARTING and status.started_at is not None and old != new:
+        return replace(status, deadline=_late(new, status.started_at))
     if old == new or status.deadline is None:
         return status
     deadline = status.deadline
-    if status.state is State.STARTING and status.started_at is not None:
-        deadline = status.started_at + new.ready_timeout
-    elif status.state is State.BACKOFF:
+    if status.state is State.BACKOFF:
         longest = backoff_delay(new, max(0, status.backoff_step - 1)) * (1 + JITTER)
         deadline = min(deadline, now + longest)
     elif status.state is State.FATAL and old.fatal_retry is not None:

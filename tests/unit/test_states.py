@@ -394,6 +394,9 @@ def test_another_policy_takes_effect_on_what_waits_now() -> None:
     old, new = Policy(backoff_max=600.0), Policy(backoff_max=10.0, ready_timeout=5.0)
     starting = Status(state=State.STARTING, started_at=100.0, deadline=130.0)
     assert revised(old, new, starting, 101.0).deadline == 105.0
+    at_leisure = revised(old, Policy(ready_timeout=0.0), starting, 101.0)
+    assert at_leisure.deadline is None
+    assert revised(Policy(ready_timeout=0.0), new, at_leisure, 101.0).deadline == 105.0
     waiting = Status(state=State.BACKOFF, deadline=600.0, backoff_step=9)
     assert revised(old, new, waiting, 100.0).deadline == 112.0
     soon = Status(state=State.BACKOFF, deadline=101.0, backoff_step=9)
