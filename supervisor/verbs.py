@@ -112,7 +112,14 @@ def _start(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> N
         else:
             reply.send({"names": list(chosen)})
 
-    supervisor.when(lambda: all(seat.settled for seat in seats), answer)
+    _answer_when(supervisor, reply, lambda: all(seat.settled for seat in seats), answer)
+
+
+def _answer_when(
+    supervisor: Supervisor, reply: Reply, is_over: Callable[[], bool], answer: Callable[[], None]
+) -> None:
+    """Answer when it is over; nobody goes on waiting for a client that has gone."""
+    supervisor.when(lambda: reply.peer is None or is_over(), answer)
 
 
 def _restart(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
@@ -191,7 +198,7 @@ def _scale(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> N
         come = all(seat.settled or seat.leaving or is_stalled(seat) for seat in coming)
         return come and not any(seat.leaving and supervisor.sits(seat) for seat in going)
 
-    supervisor.when(is_over, answer)
+    _answer_when(supervisor, reply, is_over, answer)
 
 
 def _quiet(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
@@ -270,9 +277,10 @@ def _stop(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> No
         else:
             reply.send(shutdown.report(seats))
 
-    supervisor.when(
-        lambda: all(seat.at_rest or seat.status.goal is Goal.UP for seat in seats), answer
-    )
+    def is_over() -> bool:
+        return all(seat.at_rest or seat.status.goal is Goal.UP for seat in seats)
+
+    _answer_when(supervisor, reply, is_over, answer)
 
 
 def _shutdown(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
