@@ -33,7 +33,7 @@ _UCRED: Final = struct.Struct("iII")
 
 
 class Place(Protocol):
-    """Where a supervisor lives: `config.Location`, or a whole `config.Config`."""
+    """Where a supervisor lives: `location.Location`, or a whole `config.Config`."""
 
     @property
     def name(self) -> str:

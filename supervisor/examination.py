@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from supervisor import bytecode, kernel, reload, signals
-from supervisor.config import Config, load
+from supervisor.config import Config
 from supervisor.errors import ConfigError, Problem, SupervisorError
+from supervisor.loading import load
 from supervisor.loop import READ, Loop, now
 from supervisor.probe import probe
 

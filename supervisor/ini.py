@@ -4,7 +4,7 @@ The grammar: `[section]`, `key = value`, indented lines continue the value above
 first character is `#` or `;` is a comment, nothing else is (commands and passwords contain both).
 `[include] files =` names more files, relative to the one that says so. Variables are replaced by
 `expand`, when a value is read. configparser was rejected: it forgets the lines. Knows no section
-but [include] and no key but its `files`; called by `supervisor.config` and `supervisor.location`.
+but [include] and no key but its `files`; called by `supervisor.loading` and `supervisor.location`.
 """
 
 from __future__ import annotations

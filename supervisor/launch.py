@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from supervisor import kernel, pidfile, prerequisites, rights, signals
 from supervisor.complaint import complain
-from supervisor.config import Config, Job, load
+from supervisor.config import Config, Job
 from supervisor.errors import ConfigError, ControlError, NotRunning, Problem, SupervisorError
+from supervisor.loading import load
 from supervisor.location import Location
 
 if TYPE_CHECKING:

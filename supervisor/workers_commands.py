@@ -82,6 +82,6 @@ def load() -> Commands:
 
 def configuration(invocation: Invocation) -> Config:
     """Read the configuration that was named."""
-    from supervisor.config import load as load_configuration
+    from supervisor.loading import load as load_configuration
 
     return load_configuration(invocation.path)

@@ -132,7 +132,7 @@ def _config() -> Config:
 
 
 def _load(path: Path) -> Config:
-    from supervisor.config import load
+    from supervisor.loading import load
 
     try:
         found = os.stat(path)

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from supervisor import signals
 from supervisor.board import Board
 from supervisor.capture import Capture
-from supervisor.config import load
+from supervisor.loading import load
 from supervisor.logs import Log
 from supervisor.loop import Loop
 from supervisor.nursery import Nursery

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import load
 from supervisor.errors import ConfigError
+from supervisor.loading import load
 from supervisor.location import locate
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor

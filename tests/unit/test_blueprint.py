@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from supervisor import blueprint
-from supervisor.config import load
 from supervisor.errors import SupervisorError
+from supervisor.loading import load
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from supervisor import config, location, settings
-from supervisor.config import Config, Topic, load, locate
+from supervisor.config import Config, Topic
 from supervisor.errors import ConfigError, ExitCode
+from supervisor.loading import load
+from supervisor.location import locate
 
 FINE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 

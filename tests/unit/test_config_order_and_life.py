@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import Config, Dependency, load
+from supervisor.config import Config, Dependency
 from supervisor.errors import ConfigError
+from supervisor.loading import load
 
 ONE = "[daemon:w]\ntype = worker\ntarget = shop.w:run\n"
 TWO = "[daemon:w2]\ntype = worker\ntarget = shop.w:run\n"

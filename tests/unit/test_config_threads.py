@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import Config, load
+from supervisor.config import Config
 from supervisor.errors import ConfigError
+from supervisor.loading import load
 
 QUEUE = "[daemon:q]\ntype = queue\nurl = sqlite:///q.db\ntopics = a:5, b\nhandler = s:h\n"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from supervisor import effective
-from supervisor.config import load
 from supervisor.effective import Value
 from supervisor.errors import NoSuchJob
+from supervisor.loading import load
 
 FILE = """\
 [supervisor]

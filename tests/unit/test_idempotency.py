@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from supervisor.board import Page
-from supervisor.config import Job, load
+from supervisor.config import Job
 from supervisor.errors import ConfigError
+from supervisor.loading import load
 from tests.helpers.eventually import eventually
 from workers import Message
 from workers.idempotency import OnceSource, key_of

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import config
+from supervisor import loading
 from supervisor.config import Job
 from supervisor.errors import ConfigError, Problem
 from supervisor.importers import draft, ecosystem
@@ -27,7 +27,7 @@ def imported(source: object, folder: Path) -> str:
 def load(folder: Path, *apps: dict[str, Any]) -> list[Job]:
     path = folder / "workers.ini"
     path.write_text(imported({"apps": list(apps)}, folder))
-    return list(config.load(path).jobs)
+    return list(loading.load(path).jobs)
 
 
 def test_an_app_lives_as_under_pm2_unless_told_otherwise(tmp_path: Path) -> None:
@@ -185,10 +185,10 @@ def test_any_file_gives_one_that_can_be_loaded_or_a_clear_refusal(
         path = folder / "workers.ini"
         path.write_text(text, newline="")
         with suppress(ConfigError):
-            config.load(path)
+            loading.load(path)
             return
         with pytest.raises(ConfigError) as caught:
-            config.load(path)
+            loading.load(path)
         # Only what the machine alone can say.
         assert {problem.key for problem in caught.value.problems} <= {"directory", "user"}
     assert all("\n" not in str(problem) for problem in problems)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import config, values
+from supervisor import loading, values
 from supervisor.config import Job
 from supervisor.errors import ConfigError
 from supervisor.importers import draft, procfile
@@ -25,7 +25,7 @@ def imported(source: str, folder: Path, *, has_env: bool = False) -> str:
 def jobs(source: str, folder: Path) -> dict[str, Job]:
     path = folder / "workers.ini"
     path.write_text(imported(source, folder))
-    return {job.name: job for job in config.load(path).jobs}
+    return {job.name: job for job in loading.load(path).jobs}
 
 
 @pytest.mark.parametrize(

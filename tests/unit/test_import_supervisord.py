@@ -10,7 +10,7 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from supervisor import config
+from supervisor import loading
 from supervisor.config import Config, Job
 from supervisor.errors import ConfigError
 from supervisor.importers import draft, supervisord
@@ -34,7 +34,7 @@ def load(tmp_path: Path) -> Callable[[str], Config]:
     def read(source: str) -> Config:
         path = tmp_path / "workers.ini"
         path.write_text(imported(source))
-        return config.load(path)
+        return loading.load(path)
 
     return read
 
@@ -429,5 +429,5 @@ def test_any_file_gives_one_that_can_be_loaded_or_a_clear_refusal(
     event("imported")
     path = tmp_path_factory.mktemp("any") / "workers.ini"
     path.write_text(text, newline="")
-    found = config.load(path)
+    found = loading.load(path)
     assert len(found.jobs) == text.count("\n[daemon:")

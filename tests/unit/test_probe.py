@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import Config, load
+from supervisor.config import Config
+from supervisor.loading import load
 from supervisor.probe import probe, search_path
 
 PATIENT_S = 30.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.config import Config, load
+from supervisor.config import Config
 from supervisor.errors import (
     ConfigError,
     NoSuchJob,
@@ -16,6 +16,7 @@ from supervisor.errors import (
     UsageError,
 )
 from supervisor.letters import Choice
+from supervisor.loading import load
 from workers import (
     Context,
     Message,

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from supervisor import entry, kernel
-from supervisor.config import Config, load
+from supervisor.config import Config
 from supervisor.errors import NoSuchJob, SupervisorError
 from supervisor.letters import Choice
+from supervisor.loading import load
 from tests.helpers.eventually import eventually
 from tests.helpers.fork import fork
 from workers import codec, commands

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from supervisor import kernel
 from supervisor.board import Page
-from supervisor.config import load
 from supervisor.errors import ConfigError
+from supervisor.loading import load
 from tests.helpers.fork import fork, reap
 from workers.ratelimit import Meter, Rate, RatedSource
 from workers.sources.source import Delivery, Share

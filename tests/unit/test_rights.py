@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from supervisor import envfile, identity, kernel, prerequisites, rights
-from supervisor.config import Config, load
+from supervisor.config import Config
 from supervisor.identity import Group, User
+from supervisor.loading import load
 from supervisor.rights import Rights
 
 APP = User("app", 1000, 1000, "/home/app", "/bin/sh", (4, 1000))

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.config import load
 from supervisor.errors import NoSuchJob
+from supervisor.loading import load
 from supervisor.probe import probe
 from workers import Retry, Skip, commands, publishing, task
 from workers.testing import run

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from supervisor import trust
-from supervisor.config import load
 from supervisor.errors import ConfigError
+from supervisor.loading import load
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to distrust")
 
