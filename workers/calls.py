@@ -57,12 +57,6 @@ class Caller:
 
 
 def _message_of(task: Task) -> Message:
-    delivery = task.delivery
-    message = codec.decode(
-        delivery.topic,
-        delivery.body,
-        fallback_id=str(delivery.number),
-        attempt=delivery.attempts + 1,
-    )
+    message = codec.message_of(task.delivery)
     task.id = message.id
     return message

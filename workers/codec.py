@@ -10,8 +10,12 @@ import json
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from workers.base import Message
+
+if TYPE_CHECKING:
+    from workers.sources.source import Delivery
 
 
 def new_id() -> str:
@@ -61,6 +65,16 @@ def decode(topic: str, raw: bytes, *, fallback_id: str, attempt: int) -> Message
         attempt=attempt,
         published_at=_moment(fields.get("published_at")),
         raw=raw,
+    )
+
+
+def message_of(delivery: Delivery) -> Message:
+    """Read the message of a delivery, as its next call gets it."""
+    return decode(
+        delivery.topic,
+        delivery.body,
+        fallback_id=str(delivery.number),
+        attempt=delivery.attempts + 1,
     )
 
 

@@ -210,10 +210,7 @@ class OnceSource(Around):
         return self._source.release_seat(seat)
 
     def _key(self, delivery: Delivery) -> Key | None:
-        message = codec.decode(
-            delivery.topic, delivery.body, fallback_id=str(delivery.number), attempt=1
-        )
-        key = key_of(message, self._job.idempotency_key)
+        key = key_of(codec.message_of(delivery), self._job.idempotency_key)
         return None if key is None else (f"{self._job.name}/{delivery.topic}", key)
 
     def _settle(

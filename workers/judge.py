@@ -83,9 +83,7 @@ class Judge:
 
     def _bury(self, task: Task, error: Exception) -> Sentence:
         delivery = task.delivery
-        task.id = codec.decode(
-            delivery.topic, delivery.body, fallback_id=str(delivery.number), attempt=1
-        ).id
+        task.id = codec.message_of(delivery).id
         task.error = error
         decision = Decision(Verdict.DEAD, delivery)
         self._tell(task, task.error, decision)
