@@ -145,7 +145,7 @@ class Consumer:
         """Open the source, however long that takes. Gives False when the stop came first."""
         while not self._attempt([self._open_and_release]):
             self._beat()
-            if self._child.stop.wait(min(_TURN_S, self._trouble.pause())):
+            if self._child.stop.wait(min(_TURN_S, self._trouble.until - time.monotonic())):
                 return False
         return not self._child.stop.stopping
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -11,6 +12,7 @@ from workers.sources.source import SourceTrouble
 
 _FIRST_S: Final = 0.1
 _LONGEST_S: Final = 5.0
+_SPREAD: Final = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -25,10 +27,6 @@ class Trouble:
         self._pause_s = _FIRST_S
         self._since: float | None = None
         self.until = 0.0
-
-    def pause(self) -> float:
-        """Give how long the source is left alone after its last failure, in seconds."""
-        return self._pause_s
 
     def passes(self, steps: Iterable[Callable[[], None]]) -> bool:
         """Do things with the source, up to the first that fails; give False when one does.
@@ -55,7 +53,8 @@ class Trouble:
             _log.error("the queue cannot be used, trying again: %s", error)
         else:
             self._pause_s = min(_LONGEST_S, self._pause_s * 2)
-        self.until = now + self._pause_s
+        # By chance, so that a server that is back does not see all its clients at one instant.
+        self.until = now + self._pause_s * random.uniform(1, 1 + _SPREAD)
 
     def over(self, now: float) -> None:
         """Note a call that worked."""
