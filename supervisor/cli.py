@@ -66,12 +66,30 @@ _ELSEWHERE: Final = {
 }
 """The commands of other modules, which are loaded when they are called."""
 
+_INSTEAD = {
+    "add": "reload",
+    "avail": "check",
+    "fg": "logs -f NAME",
+    "help": "--help",
+    "list": "status",
+    "maintail": "logs master",
+    "pid": "status --json",
+    "ps": "status",
+    "remove": "reload",
+    "reread": "reload --dry-run",
+    "shutdown": "stop",
+    "tail": "logs NAME",
+    "update": "reload",
+}
+"""What other supervisors call what we have; README has the whole table."""
+
 
 @click.group(
     cls=Group,
     later=_LATER.split(),
     order=_ORDER.split(),
     elsewhere=_ELSEWHERE,
+    instead=_INSTEAD,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples(
         "supervisor init DIR              write a small configuration that runs",

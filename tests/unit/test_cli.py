@@ -95,6 +95,10 @@ def test_a_mistyped_command_is_answered_with_the_nearest_one(run: Run) -> None:
         ended = run(word)
         assert ended.code == 2
         assert f"no command {word!r}; did you mean {meant}?" in ended.err
+    for word, meant in cli._INSTEAD.items():
+        assert f"no command {word!r}; here it is `supervisor {meant}`" in run(word, "web").err
+        first = meant.split()[0]
+        assert first in all_commands() or first == "--help"
     assert "No such command 'xyzzy'" in run("xyzzy").err
     assert "No such option '--nonsense'" in run("--nonsense").err
 
