@@ -112,7 +112,7 @@ class Client:
                 f"the supervisor (pid {self.pid}) has not answered {verb!r} in {limit_s:g} s"
             ) from None
         except (BrokenPipeError, ConnectionResetError):
-            raise self._lost() from None
+            return protocol.decode_reply(self._last_words())
 
     def ping(self) -> shapes.Pong:
         """Ask who is there."""
@@ -249,6 +249,16 @@ class Client:
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         return line
+
+    def _last_words(self) -> bytes:
+        """Read what it said before it hung up: who may not ask is told so, and not listened to.
+
+        The socket tells of its end first, once, and then gives what has come before that.
+        """
+        try:
+            return self._read_line(None)
+        except OSError:
+            raise self._lost() from None
 
     def _lost(self) -> ConnectionLost:
         return ConnectionLost(f"the supervisor (pid {self.pid}) went away before it answered")

@@ -26,6 +26,8 @@ READY: Final = b"ready\n"
 SLOW_S: Final = 5.0
 """Whoever has waited so long wants to hear that the command lives, and what to do meanwhile."""
 
+_NO_PROCESS: Final = "no process to run the supervisor in"
+
 _END: Final = b"\0"
 """Before the exit code and a line end: the last word of a daemon that ends before it was ready."""
 
@@ -44,9 +46,14 @@ class Daemon:
         self._fd = os.dup(ready_fd)
 
     def log_to(self, path: Path) -> None:
-        """Let go of the terminal: what is printed from now on goes to the end of this file."""
+        """Let go of the terminal: what is printed from now on goes to the end of this file.
+
+        Raises: OSError when it cannot be written.
+        """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log_fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Without waiting: to open a FIFO that nobody reads would take for ever.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        log_fd = os.open(path, flags, 0o600)
         for number in (1, 2):
             os.dup2(log_fd, number)
         os.close(log_fd)
@@ -68,11 +75,15 @@ def detached(body: Callable[[Daemon], int], slow: Callable[[], None]) -> tuple[i
     Returns once the daemon is ready (0), or has ended before; when that takes longer than SLOW_S,
     `slow` is called once. A SupervisorError of `body` ends the daemon with its exit code. Runs in:
     the command line, single-threaded.
+    Raises: SupervisorError when the kernel gives no process.
     """
     read_fd, write_fd = os.pipe()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    middle = os.fork()
+    try:
+        middle = os.fork()
+    except OSError as error:
+        raise SupervisorError(f"{_NO_PROCESS}: {error.strerror}") from None
     if middle == 0:
         _become_daemon(write_fd, body)
     os.close(write_fd)
@@ -93,6 +104,8 @@ def _become_daemon(write_fd: int, body: Callable[[Daemon], int]) -> None:
         os.setsid()
         if os.fork() == 0:
             _live(write_fd, body)
+    except OSError as error:
+        os.write(write_fd, last_word(ExitCode.FAILED, f"{_NO_PROCESS}: {error.strerror}"))
     finally:
         os._exit(0)
 

@@ -254,6 +254,14 @@ def test_daemonize_tells_in_one_line_of_a_log_that_cannot_be_written(
     assert "Traceback" not in done.stderr
 
 
+def test_daemonize_does_not_wait_for_a_reader_of_its_log(background: Supervisor) -> None:
+    background.state_dir.mkdir()
+    os.mkfifo(background.state_dir / "test.log")
+    done = background.cli("start", "--daemonize")
+    assert done.returncode == 1
+    assert "test.log: No such device or address; the log goes to" in done.stderr
+
+
 def test_a_second_start_is_refused(shop: Supervisor) -> None:
     for words in (["start"], ["start", "--daemonize"]):
         done = shop.cli(*words)

@@ -168,6 +168,26 @@ def test_a_question_is_answered(master: Master) -> None:
         assert client.pid == os.getpid()
 
 
+def test_why_a_master_hangs_up_is_heard_though_it_did_not_listen(tmp_path: Path) -> None:
+    path = tmp_path / "toy.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with Client(Location("toy", tmp_path)) as client:
+
+            def turn_away() -> None:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1, socket.MSG_PEEK)  # the question is there, and stays unread
+                    connection.sendall(b'{"ok": false, "error": "not you", "code": 1}\n')
+
+            master = threading.Thread(target=turn_away)
+            master.start()
+            with pytest.raises(ControlError, match="not you"):
+                client.ping()
+            master.join()
+
+
 def test_the_socket_has_its_mode_and_goes_with_the_master(tmp_path: Path) -> None:
     before = os.umask(0)
     os.umask(before)

@@ -137,6 +137,31 @@ def test_a_daemon_that_fails_tells_the_terminal_why(
     assert bool(said) == bool(message)
 
 
+SECOND_FORK_FAILS = """
+import errno, os
+real, forks = os.fork, []
+def fork():
+    forks.append(1)
+    if len(forks) == 2:
+        raise OSError(errno.EAGAIN, "no more of them")
+    return real()
+os.fork = fork
+"""
+
+
+def test_a_terminal_hears_that_there_is_no_process_to_be_had(tmp_path: Path) -> None:
+    python, option, text = script("return 0")
+    done = subprocess.run(
+        [python, option, SECOND_FORK_FAILS + text],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    words = "no process to run the supervisor in: no more of them"
+    assert json.loads(done.stdout) == [1, words]
+
+
 def test_a_bug_leaves_its_traceback_in_the_log(tmp_path: Path) -> None:
     detach(tmp_path, "raise ZeroDivisionError('a bug')")
     # The terminal is told first.
