@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -31,11 +32,17 @@ _VICTIM: Final = re.compile(rb"Killed process (\d+) \(")
 class Witness:
     """Tells a kill for want of memory from others."""
 
-    def __init__(self, counter: Path | None, log_fd: int | None) -> None:
+    def __init__(
+        self,
+        counter: Path | None,
+        log_fd: int | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`counter`: a file with a line `oom_kill N`; `log_fd`: the kernel's log, at its end."""
         self._counter = counter
         self._log_fd = log_fd
-        self._victims: set[int] = set()
+        self._clock = clock
+        self._victims: dict[int, float] = {}  # and when: its number may be another's later
         self._seen = self._count()
 
     @classmethod
@@ -50,11 +57,9 @@ class Witness:
     def has_seen(self, pid: int) -> bool:
         """Say whether a process that SIGKILL has just ended was killed for want of memory."""
         is_told = self._read_log()
-        if pid in self._victims:
-            is_it = True
-            self._victims.discard(pid)
-        else:
-            is_it = not is_told and self._count() > self._seen
+        self._victims = {one: at for one, at in self._victims.items() if self._is_recent(at)}
+        is_named = self._victims.pop(pid, None) is not None
+        is_it = is_named or (not is_told and self._count() > self._seen)
         if is_it:
             self._seen += 1  # not all that were counted: another of us may have died beside it
         return is_it
@@ -100,9 +105,12 @@ class Witness:
         head, _, text = record.partition(b";")
         found = _VICTIM.search(text)
         if found is not None:
-            at_us = int(head.split(b",")[2])
-            if abs(time.monotonic() - at_us / 1e6) < _RECENT_S:
-                self._victims.add(int(found[1]))
+            at = int(head.split(b",")[2]) / 1e6
+            if self._is_recent(at):
+                self._victims[int(found[1])] = at
+
+    def _is_recent(self, at: float) -> bool:
+        return abs(self._clock() - at) < _RECENT_S
 
 
 def _find_counter() -> Path | None:

@@ -60,6 +60,16 @@ def test_an_old_record_tells_of_another_process_of_that_number(log: Log) -> None
     witness.close()
 
 
+def test_a_victim_among_strangers_is_forgotten_after_a_while(log: Log) -> None:
+    later_s = 0.0
+    witness = Witness(None, log.fd, lambda: time.monotonic() + later_s)
+    log.record(KILLED.format(41))
+    assert not witness.has_seen(4)
+    later_s = 3600.0
+    assert not witness.has_seen(41), "its number is that of one of ours by now"
+    witness.close()
+
+
 def test_a_log_that_tells_is_believed_before_the_counter(log: Log, tmp_path: Path) -> None:
     counter = tmp_path / "memory.events"
     counter.write_text("low 0\noom 0\noom_kill 0\n")
