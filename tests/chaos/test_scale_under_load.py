@@ -32,6 +32,8 @@ ORDERS = section(
     processes=4,
     concurrency=2,
     directory=".",
+    # Who waits for the file behind sixteen others on a busy machine has no error to tell.
+    io_timeout="60s",
 )
 
 

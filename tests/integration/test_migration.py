@@ -183,14 +183,14 @@ def test_tail_and_maintail(shop: Supervisor) -> None:
 def shop_signals(shop: Supervisor, name: str) -> subprocess.Popen[bytes]:
     """Send HUP to a job again and again, until the end of the block."""
     loop = f"while :; do kill -HUP {shop.pids()[f'{name}:0']}; sleep 0.2; done"
-    return _Ended(["sh", "-c", loop])
+    return _Ended(["sh", "-c", loop], start_new_session=True)
 
 
 class _Ended(subprocess.Popen[bytes]):
-    """A process that is killed at the end of its block."""
+    """A process that is killed at the end of its block, with what it has begun."""
 
     def __exit__(self, *error: object) -> None:
-        self.kill()
+        os.killpg(self.pid, signal.SIGKILL)
         self.wait()
 
 
