@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from supervisor import identity, ini, values
+from supervisor import identity, ini, places, values
 from supervisor.errors import ConfigError, Problem
 from supervisor.identity import Group, User
 
@@ -82,7 +82,7 @@ def _path(section: ini.Section, key: str, problems: list[Problem]) -> Path | Non
     if entry is None:
         return None
     try:
-        return values.path(ini.given(entry))
+        return places.path(ini.given(entry))
     except ValueError as fault:
         problems.append(entry.problem(str(fault)))
         return None

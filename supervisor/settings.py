@@ -14,7 +14,7 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from supervisor import dependencies, identity, rights, values
+from supervisor import dependencies, identity, places, rights, values
 from supervisor.secret import Given, Secret, plain
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ _SUPERVISOR: Final = (
     Setting("name", _one(values.supervisor_name), None, "the file's stem by default", SUPERVISOR),
     Setting(
         "run_dir",
-        values.path,
+        places.path,
         None,
         "pid file and control socket; `/run/NAME` as root, else `/run/user/UID/NAME` where that"
         " folder is, else `state_dir/run`",
@@ -107,7 +107,7 @@ _SUPERVISOR: Final = (
     ),
     Setting(
         "state_dir",
-        values.path,
+        places.path,
         None,
         "what must outlive a restart; `/var/lib/NAME` as root, else `~/.local/state/NAME`",
         SUPERVISOR,
@@ -125,7 +125,7 @@ _SUPERVISOR: Final = (
         "json or text; by default text on a terminal, json otherwise",
         SUPERVISOR,
     ),
-    Setting("log_file", values.log_file, "-", "`-` is the standard output", SUPERVISOR),
+    Setting("log_file", places.log_file, "-", "`-` is the standard output", SUPERVISOR),
     Setting(
         "log_max_bytes", _size, "50MB", "rotate `log_file` at this size; 0 = never", SUPERVISOR
     ),
@@ -157,7 +157,7 @@ _SUPERVISOR: Final = (
     ),
     Setting(
         "pythonpath",
-        values.paths,
+        places.paths,
         None,
         "where handlers are imported from; by default the configuration's folder",
         SUPERVISOR,
@@ -227,7 +227,7 @@ _PLACE: Final = (
         None,
         "processor numbers (`0, 2-3`); inherited by default",
     ),
-    Setting("directory", values.folder, None, "working directory; inherited by default"),
+    Setting("directory", places.folder, None, "working directory; inherited by default"),
     Setting("limit_nofile", _number(16, 1 << 30), None, "open files; inherited by default"),
     Setting(
         "limit_core",
@@ -244,7 +244,7 @@ _PLACE: Final = (
     Setting("environment", values.environment, None, "`KEY=VALUE`, one a line"),
     Setting(
         "env_file",
-        values.path,
+        places.path,
         None,
         "a file with more such lines, for `environment` to add to; read by the process itself, as"
         " its user",
@@ -252,7 +252,7 @@ _PLACE: Final = (
 )
 
 _LOGS: Final = (
-    Setting("log_file", values.log_file, "-", "captured output; `-` is the supervisor's log"),
+    Setting("log_file", places.log_file, "-", "captured output; `-` is the supervisor's log"),
     Setting("log_max_bytes", _size, "50MB", "rotate `log_file` at this size; 0 = never"),
     Setting("log_backups", _number(0, 1000), "5", "rotated files to keep"),
     Setting(
@@ -390,7 +390,7 @@ _SCHEDULED_TYPE: Final = (
 _QUEUE_TYPE: Final = (
     Setting(
         "url",
-        values.queue_url,
+        places.queue_url,
         None,
         "`sqlite:///PATH` relative to the file, `sqlite:////PATH` absolute; `redis://` is not in"
         " this release",
@@ -482,7 +482,7 @@ _CONSUMER: Final = (
     Setting("dead_letter", _one(values.word_or("on", "off")), "on", "on, off or a name"),
     Setting(
         "idempotency",
-        values.store_url,
+        places.store_url,
         "none",
         "none or `sqlite:///PATH` (the queue's own file will do): a key that was handled is not"
         " handled again",

@@ -2,7 +2,8 @@
 
 Each reader takes the text that stands behind a key and gives the value, or raises ValueError with
 one sentence that says what is wrong and what would be right. Nothing here knows a section, a key
-or a file; `supervisor.settings` says which key has which kind.
+or a file (what names a place is read in `places`); `supervisor.settings` says which key has which
+kind.
 """
 
 from __future__ import annotations
@@ -10,13 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from keyword import iskeyword
-from os import stat
-from pathlib import Path
 from re import fullmatch
-from stat import S_IFDIR, S_ISDIR
 from typing import Final
 
-from supervisor.secret import FileReference, Given, Secret, is_secret_name, mask, plain
+from supervisor.secret import Given, Secret, is_secret_name, mask
 
 # Patterns stand as text, and are compiled by who needs them: see supervisor.secret.
 _SECONDS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -37,7 +35,6 @@ _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 _TOPIC: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}"
 _VARIABLE: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 _PRELOAD_MODES: Final = ("none", "libraries", "handlers")
-_LATER_SCHEMES: Final = ("redis", "rediss", "postgresql", "postgres")
 
 TAKEN_NAMES: Final = frozenset({"master", "http", "scheduler"})
 """What the supervisor's own processes are called."""
@@ -376,45 +373,7 @@ def _is_identifier(word: str) -> bool:
     return word.isidentifier() and not iskeyword(word)
 
 
-# Values that need the folder of the file, or may be secret
-
-
-def path(given: Given) -> Path:
-    """Read a path; a relative one is relative to the file that names it."""
-    return given.folder / line(given.line())
-
-
-def paths(given: Given) -> tuple[Path, ...]:
-    """Read a list of paths that are there, each relative to the file that names it."""
-    found = tuple(given.folder / item for item in some(given.text()))
-    for each in found:
-        if not _mode_of(each):
-            raise ValueError(f"{quoted(str(each))} is not there; make it, or correct the path")
-    return found
-
-
-def _mode_of(place: Path) -> int:
-    """Give the mode; 0 when nothing is there. What lies behind another's folder counts as one.
-
-    A process that has become another user reads the file too, and does not see all of it.
-    """
-    try:
-        return stat(place).st_mode
-    except OSError as error:
-        return S_IFDIR if isinstance(error, PermissionError) else 0
-
-
-def folder(given: Given) -> Path:
-    """Read the path of a folder that is there."""
-    found = path(given)
-    if not S_ISDIR(_mode_of(found)):
-        raise ValueError(f"{quoted(str(found))} is not a folder; make it, or correct the path")
-    return found
-
-
-def log_file(given: Given) -> Path | None:
-    """Read a path, or `-` for none of its own."""
-    return None if given.line().strip() == "-" else path(given)
+# Values that may be secret
 
 
 def environment(given: Given) -> dict[str, Secret]:
@@ -431,35 +390,3 @@ def environment(given: Given) -> dict[str, Secret]:
         parts = (rest.lstrip(" \t"), *secret.parts[1:])
         found[name] = Secret(tuple(part for part in parts if part), is_secret_name(name))
     return found
-
-
-def queue_url(given: Given) -> Secret:
-    """Read the URL of a queue. A relative `sqlite:///PATH` is relative to the file."""
-    return _sqlite_url(given, "queue")
-
-
-def store_url(given: Given) -> Secret | None:
-    """Read `none` or the URL of a store of keys, in the same way."""
-    secret = given.secret()
-    if len(secret.parts) == 1 and str(secret.parts[0]).strip().lower() == "none":
-        return None
-    return _sqlite_url(given, "store")
-
-
-def _sqlite_url(given: Given, what: str) -> Secret:
-    secret = given.secret()
-    first = secret.parts[0] if secret.parts else ""
-    if isinstance(first, FileReference):
-        return secret  # only the child can know
-    scheme, slashes, rest = first.partition("://")
-    if slashes and scheme in _LATER_SCHEMES:
-        raise ValueError(f"{scheme}:// is not in this release; write sqlite:///PATH")
-    if not slashes or scheme != "sqlite":
-        raise ValueError(f"{quoted(secret.shown)} is no {what}; write sqlite:///PATH")
-    if len(secret.parts) > 1:
-        raise ValueError("the path of an SQLite file is no secret; write it without ${file:...}")
-    if not rest.startswith("/") or rest == "/":
-        raise ValueError("write sqlite:///PATH (relative to this file) or sqlite:////PATH")
-    if rest == "/:memory:":
-        raise ValueError(f"a {what} in memory ends with its process; write sqlite:///PATH")
-    return plain(f"sqlite:///{given.folder / rest[1:]}")

@@ -40,7 +40,7 @@ LAYERS = (
     "complaint passage",
     "location protocol seatlock outlet lines pidfile notify daemonize",
     "ini settings",
-    "rights envfile dependencies",
+    "rights envfile dependencies places",
     "values",
     "loop states board memory rate selection",
     "tallies",
@@ -61,7 +61,6 @@ LONGER = {
     "supervisor/settings.py": "one table of every key, with its meaning",
     "supervisor/states.py": "half of it is the drawing and the meaning of the table",
     "supervisor/supervisor.py": "the story of the master, told in one piece",
-    "supervisor/values.py": "every kind of value, one after the other",
     "tests/integration/test_control.py": "every harm that a client can mean",
 }
 

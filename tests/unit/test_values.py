@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import values
+from supervisor import places, values
 from supervisor.secret import FileReference, Given, Secret, is_secret_name, mask, plain
 from supervisor.values import Preload, Topic
 
@@ -211,8 +211,8 @@ def test_environment_name_given_twice() -> None:
 
 
 def test_relative_sqlite_url_is_made_absolute() -> None:
-    assert values.queue_url(lines("sqlite:///var/q.db")).reveal() == "sqlite:////etc/var/q.db"
-    assert values.queue_url(lines("sqlite:////var/q.db")).reveal() == "sqlite:////var/q.db"
+    assert places.queue_url(lines("sqlite:///var/q.db")).reveal() == "sqlite:////etc/var/q.db"
+    assert places.queue_url(lines("sqlite:////var/q.db")).reveal() == "sqlite:////var/q.db"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_relative_sqlite_url_is_made_absolute() -> None:
 )
 def test_no_queue_url(url: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
-        values.queue_url(lines(url))
+        places.queue_url(lines(url))
 
 
 def test_value_of_several_lines_where_one_is_expected() -> None:
