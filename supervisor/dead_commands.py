@@ -59,7 +59,7 @@ def _choice(limit: int | None) -> Callable[[Command], Command]:
             click.option(
                 "--limit",
                 metavar="N",
-                type=click.IntRange(min=1),
+                type=click.IntRange(min=1, max=1_000_000_000),
                 default=limit,
                 show_default=limit is not None,
                 help="How many at most, the newest first.",

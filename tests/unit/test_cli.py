@@ -131,6 +131,7 @@ def test_what_is_still_to_come_says_so(run: Run, words: list[str]) -> None:
         ["dead", "replay", "t", "--where", ""],
         ["dead", "purge", "t", "--id", ""],
         ["dead", "list", "t", "--limit", "0"],
+        ["dead", "list", "t", "--limit", "99999999999999999999"],
         ["queue", "pause"],
     ],
 )
