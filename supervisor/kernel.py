@@ -155,14 +155,16 @@ class _Spare:
         self._pid = 0
 
     def keep(self) -> None:
-        """Open it, unless it is open."""
-        if self._pid != os.getpid() or self._fd < 0:
-            self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            self._pid = os.getpid()
+        """Open it, unless it is open, or somebody else was quicker and there is none for now."""
+        if not self.is_there:
+            self._fd = -1
+            with suppress(OSError):
+                self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                self._pid = os.getpid()
 
     def drop(self) -> None:
         """Close it."""
-        if self._pid == os.getpid() and self._fd >= 0:
+        if self.is_there:
             os.close(self._fd)
         self._fd = -1
 
@@ -172,8 +174,7 @@ class _Spare:
         try:
             return read(path)
         finally:
-            with suppress(OSError):  # somebody else was quicker: there is none for now
-                self.keep()
+            self.keep()
 
     @property
     def is_there(self) -> bool:

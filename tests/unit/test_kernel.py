@@ -1,0 +1,23 @@
+"""The descriptor that is kept for looks at /proc in need."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from supervisor.kernel import Unreadable, _Spare, facts
+from tests.helpers.shortage import no_descriptor_left
+
+
+def test_a_spare_that_cannot_be_had_is_no_reason_to_die() -> None:
+    spare = _Spare()
+    with no_descriptor_left():
+        spare.keep()
+        assert not spare.is_there
+        with pytest.raises(Unreadable):
+            facts(os.getpid())
+    spare.keep()
+    assert spare.is_there
+    spare.drop()
+    assert not spare.is_there
