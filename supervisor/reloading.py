@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor import protocol, reload
+from supervisor.arrivals import Arrivals, complaint
 from supervisor.board import PAGES
 from supervisor.config import Config, Job
 from supervisor.errors import ConfigError, ControlError, Problem
@@ -167,7 +168,8 @@ class _Application:
         self._old = {job.name: job for job in supervisor.config.jobs}
         self._new = {job.name: job for job in self._target.jobs}
         self._to_roll = deque(plan.names(Change.RESTART))
-        self._awaited: list[Seat] = []
+        self._hired: list[Seat] = []
+        self._arrivals = Arrivals(self._is_over)
         self._leaving: list[Seat] = []
         self._failed: dict[str, str] = {}
 
@@ -221,7 +223,8 @@ class _Application:
         crew = self._supervisor.crew
         hired = [seat for job in jobs for seat in crew.hire(job) if seat.wanted]
         crew.sort()
-        self._awaited += hired
+        self._hired += hired
+        self._arrivals.add(hired)
         self._supervisor.happen([seat.name for seat in hired], Kind.START)
 
     # --- one job after the other -----------------------------------------------------------------
@@ -272,7 +275,7 @@ class _Application:
     def _go_back(self, name: str, failed: Seat) -> None:
         supervisor, new = self._supervisor, self._new[name]
         old = reload.going_back(supervisor.config, self._old[name])
-        why = f"{failed.name} is {failed.status.state.name}: {failed.why(now())}"
+        why = complaint(failed)
         self._failed[name] = f"{why}; back on its old settings"
         _log.error("reload: %s; %s goes back to its old settings", why, name)
         supervisor.route_log_of(old)
@@ -308,17 +311,19 @@ class _Application:
             self._leaving.pop()  # gone, or called back: it is not looked at again
         if self._leaving:
             return False
-        is_stalled = self._supervisor.precedence.is_stalled
-        return all(seat.settled or not sits(seat) or is_stalled(seat) for seat in self._awaited)
+        return self._arrivals.are_over()
+
+    def _is_over(self, seat: Seat) -> bool:
+        supervisor = self._supervisor
+        return seat.settled or not supervisor.sits(seat) or supervisor.precedence.is_stalled(seat)
 
     def _finish(self) -> None:
         supervisor = self._supervisor
-        for seat in self._awaited:
+        for seat in self._hired:
             is_wanted = supervisor.sits(seat) and not seat.leaving and not seat.at_rest
             waits = seat.status.held and not seat.waits_in_vain
             if is_wanted and not waits and not seat.ready(now()):
-                why = f"{seat.name} is {seat.status.state.name}: {seat.why(now())}"
-                self._failed.setdefault(seat.job.name, why)
+                self._failed.setdefault(seat.job.name, self._arrivals.complaint(seat))
         if supervisor.stopping:
             self._failed.setdefault(reload.MASTER, "the supervisor stops; broken off")
         supervisor.close_unused_logs()

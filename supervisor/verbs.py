@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from supervisor import __version__, inquest, protocol, selection, shutdown, signals
+from supervisor.arrivals import Arrivals, complaint
 from supervisor.crew import DEAF_TYPES, read_counts
 from supervisor.errors import ControlError, ExitCode, NoSuchJob, UsageError
 from supervisor.loop import now
@@ -104,15 +105,16 @@ def _start(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> N
     seats = [supervisor.seats[name] for name in chosen]
     _refuse_leaving(seats)
     supervisor.happen(chosen, Kind.START)
+    arrivals = Arrivals(lambda seat: seat.settled, seats)
 
     def answer() -> None:
         failed = [seat for seat in seats if not seat.ready(now())]
         if failed:
-            reply.fail(ExitCode.FAILED, "\n".join(map(_complaint, failed)))
+            reply.fail(ExitCode.FAILED, "\n".join(map(arrivals.complaint, failed)))
         else:
             reply.send({"names": list(chosen)})
 
-    _answer_when(supervisor, reply, lambda: all(seat.settled for seat in seats), answer)
+    _answer_when(supervisor, reply, arrivals.are_over, answer)
 
 
 def _answer_when(
@@ -147,9 +149,9 @@ def _restart(supervisor: Supervisor, request: protocol.Request, reply: Reply) ->
         late = [seat for seat in seats if seat.name in done and not seat.ready(now())]
         if failed is not None:
             left = f"; {untouched} more left as they were" if untouched else ""
-            reply.fail(ExitCode.FAILED, _complaint(failed) + left)
+            reply.fail(ExitCode.FAILED, complaint(failed) + left)
         elif late:
-            reply.fail(ExitCode.FAILED, "\n".join(map(_complaint, late)))
+            reply.fail(ExitCode.FAILED, "\n".join(map(complaint, late)))
         else:
             reply.send({"names": done, "note": _about_code(supervisor)})
 
@@ -173,10 +175,6 @@ def _is_leaving(supervisor: Supervisor, reply: Reply) -> bool:
     return supervisor.stopping
 
 
-def _complaint(seat: Seat) -> str:
-    return f"{seat.name} is {seat.status.state.name}: {seat.why(now())}"
-
-
 def _scale(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> None:
     """Give jobs more or fewer processes, and answer when these are ready, or gone."""
     if _is_leaving(supervisor, reply):
@@ -184,19 +182,21 @@ def _scale(supervisor: Supervisor, request: protocol.Request, reply: Reply) -> N
     names = [job.name for job in supervisor.config.jobs]
     counts = read_counts(request, names)
     coming, going = supervisor.crew.scale(counts)
+    is_stalled = supervisor.precedence.is_stalled
+    arrivals = Arrivals(lambda seat: seat.settled or seat.leaving or is_stalled(seat), coming)
 
     def answer() -> None:
         come = [seat for seat in coming if not seat.leaving and not seat.status.held]
         failed = [seat for seat in come if not seat.ready(now())]
         if failed:
-            reply.fail(ExitCode.FAILED, "\n".join(map(_complaint, failed)))
+            reply.fail(ExitCode.FAILED, "\n".join(map(arrivals.complaint, failed)))
         else:
             reply.send({"jobs": supervisor.crew.rows(counts)})
 
     def is_over() -> bool:
-        is_stalled = supervisor.precedence.is_stalled
-        come = all(seat.settled or seat.leaving or is_stalled(seat) for seat in coming)
-        return come and not any(seat.leaving and supervisor.sits(seat) for seat in going)
+        return arrivals.are_over() and not any(
+            seat.leaving and supervisor.sits(seat) for seat in going
+        )
 
     _answer_when(supervisor, reply, is_over, answer)
 

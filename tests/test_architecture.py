@@ -32,7 +32,7 @@ LAYERS = (
     "verbs recycling",
     "crew reloading shutdown",
     "examination",
-    "inquest rolling stacks client render nursery burial orders outside vigil precedence",
+    "arrivals inquest rolling stacks client render nursery burial orders outside vigil precedence",
     "control capture probe preload seat remains followers",
     "prerequisites reload connection loading",
     "agreement columns logs process descendants slot meters stream",

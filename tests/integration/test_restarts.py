@@ -21,7 +21,7 @@ WAYS = """
 import os
 import signal
 import sys
-from ledger import is_open, note, sit
+from ledger import has, is_open, note, sit
 from workers import Worker
 
 def steady(context):
@@ -46,6 +46,20 @@ def until_open(context):
 def talks(context):
     while not context.wait(0.001):
         print("word")
+
+class InTurns(Worker):
+    '''Fail over and over, never while the other one of the two is between two lives.'''
+    def setup(self):
+        job, number = self.context.name.split(":")
+        life = 1
+        while has("life", job, number, life):
+            life += 1
+        note("life", job, number, life)
+        awaited = life + 1 if number == "1" else life
+        while not has("life", job, 1 - int(number), awaited):
+            if self.context.wait(0.005):
+                return
+        raise SystemExit(1)
 
 class NeverReady(Worker):
     def setup(self):
@@ -277,6 +291,22 @@ def test_a_start_by_hand_forgives_the_failures(supervise: Supervise) -> None:
     Ledger(supervisor).open("gate")
     assert supervisor.cli("start", "later").returncode == 0
     assert supervisor.wait_state("later:0", "RUNNING")["failures"] == 0
+
+
+def test_several_that_fail_over_and_over_are_told_of_without_waiting_for_luck(
+    supervise: Supervise,
+) -> None:
+    keys = {"target": "ways:InTurns", "required": "no", "backoff": 0, "max_failures": 1_000_000}
+    supervisor = supervise(STEADY + section("web", processes=0, **keys), MODULES)
+    for command in (("scale", "web=2"), ("start", "web")):
+        done = supervisor.cli(*command)
+        assert done.returncode == 1
+        for name in ("web:0", "web:1"):
+            assert f"{name} is BACKOFF: exit 1" in done.stderr
+    supervisor.configure(STEADY + section("other", processes=2, **keys))
+    done = supervisor.cli("reload")
+    assert done.returncode == 1
+    assert "other:0 is BACKOFF: exit 1" in done.stdout + done.stderr
 
 
 def test_a_killed_process_is_replaced_at_once(supervise: Supervise) -> None:
