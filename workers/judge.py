@@ -31,6 +31,10 @@ class Crashed(Exception):
 _WORDS: Final = (Skip, Reject, Retry, Unavailable, Crashed)
 """What speaks for itself, without the name of its class or a traceback."""
 
+_LONGEST_WORDS: Final = 10_000
+_LONGEST_TRACE: Final = 100_000
+"""Characters of an error, and of its traceback, that are kept."""
+
 
 class Judge:
     """Decides on the messages of one process, `name`, by the settings of its job."""
@@ -97,7 +101,7 @@ class Judge:
             queue=task.delivery.topic if self._dead_letter == "on" else self._dead_letter,
             id=_writable(task.id),
             error=_writable(_in_words(task.error)),
-            traceback=_writable(task.traceback),
+            traceback=_writable(_brief(task.traceback, _LONGEST_TRACE)),
             origin=self._name,
         )
 
@@ -135,9 +139,21 @@ def _in_words(error: BaseException | None) -> str:
         text = str(error)
     except Exception:  # its own __str__ fails; what it is about is lost, the message is not
         return type(error).__name__
+    text = _brief(text, _LONGEST_WORDS)
     if isinstance(error, _WORDS):
         return text or type(error).__name__
     return f"{type(error).__name__}: {text}"
+
+
+def _brief(text: str, most: int) -> str:
+    """Leave out the middle of a text that is too long: some errors quote all that they were given.
+
+    A dead letter would carry it, and each list of dead letters.
+    """
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]} ... {len(text) - 2 * half} characters more ... {text[-half:]}"
 
 
 def _writable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from supervisor.config import Job
 from workers import Message, Skip, Unavailable
 from workers.batches import Intake, threads_of, width_of
 from workers.handlers import BATCH, Handler, outcomes
+from workers.judge import Judge
 from workers.pool import Load, Task
 from workers.sources.source import Delivery
 from workers.testing import run
@@ -149,3 +151,18 @@ def test_a_handler_that_finds_a_system_down_burns_no_retry() -> None:
 
     outcome = run(handle, 1, retries=0)
     assert (outcome.status, outcome.reason, outcome.after) == ("returned", "payments", None)
+
+
+def test_a_dead_letter_keeps_both_ends_of_an_error_that_quotes_everything() -> None:
+    task = Task(Delivery(1, "mail", b"7"), math.inf)
+    task.error = ValueError("begin" + "x" * 1_000_000 + "end")
+    task.traceback = f"Traceback\n{task.error}\n"
+    job = Job(name="mails", kind="daemon", type="queue", retries=0)
+    _, burial = Judge(job, "mails:0", logging.getLogger("test")).judge(task, stopping=False)
+    assert burial is not None
+    assert burial.error.startswith("ValueError: begin")
+    assert " characters more ... " in burial.error
+    assert burial.error.endswith("end")
+    assert len(burial.error) < 11_000
+    assert burial.traceback.startswith("Traceback")
+    assert len(burial.traceback) < 101_000
