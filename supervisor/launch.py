@@ -132,7 +132,8 @@ def check(path: Path) -> Checked:
     except ConfigError as error:
         return Checked(errors=error.problems)
     errors = probe(config, PROBE_S)
-    return Checked(errors, config.warnings, config.jobs, frozenset(_files(config)), config)
+    warnings = (*config.warnings, *prerequisites.missing_programs(config))
+    return Checked(errors, warnings, config.jobs, frozenset(_files(config)), config)
 
 
 def job_shape(job: Job) -> dict[str, object]:

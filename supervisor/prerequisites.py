@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -35,6 +36,35 @@ def of_supervisor(config: Config) -> Iterator[Problem]:
     """Give why we cannot become the user of the whole supervisor."""
     for key, message in _identity(config):
         yield Problem(*config.origin(key), "supervisor", key, message)
+
+
+def missing_programs(config: Config) -> Iterator[Problem]:
+    """Give the commands that could not be executed as things are; that may change until a start.
+
+    Nothing is said of a command whose PATH or folder only its own process will know.
+    """
+    for job in config.jobs:
+        if not job.command or "PATH" in job.environment or job.env_file is not None:
+            continue
+        name = job.command[0]
+        if "/" not in name:
+            if shutil.which(name) is None:
+                yield job.problem(
+                    "command", f"no program {name} in PATH; install it, or correct it"
+                )
+        elif job.directory is not None or name.startswith("/"):
+            path = (job.directory or Path("/")) / name
+            if not _may_be_there(path):
+                yield job.problem("command", f"no file {path}; make it, or correct the path")
+
+
+def _may_be_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        # Its own user may see more than we do.
+        return not isinstance(error, FileNotFoundError | NotADirectoryError)
+    return True
 
 
 def _all(config: Config) -> Iterator[Problem]:

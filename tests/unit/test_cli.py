@@ -231,6 +231,29 @@ def test_a_daemon_that_was_late_and_is_ready_no_longer_says_all_of_it(
     assert ended.err == f"not ready yet, still waiting; `{command}` tells for what\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "more", "said"),
+    [
+        ("no-such-program x", "", "no program no-such-program in PATH; "),
+        ("/no/such/program", "", "no file /no/such/program; "),
+        ("./program", "directory = .", "/program; make it, or correct the path"),
+        ("./program", "", ""),
+        ("no-such-program", "environment = PATH=/opt/bin", ""),
+        ("sh -c no-such-program", "", ""),
+        ("/bin/sh", "", ""),
+    ],
+)
+def test_check_warns_of_a_program_that_is_not_there(
+    run: Run, tmp_path: Path, command: str, more: str, said: str
+) -> None:
+    path = tmp_path / "a.ini"
+    path.write_text(f"[daemon:a]\ntype = program\ncommand = {command}\n{more}\n")
+    ended = run("-c", str(path), "check")
+    assert ended.code == 0
+    assert ("a.ini:3: warning: [daemon:a] command: no " in ended.err) == bool(said)
+    assert said in ended.err
+
+
 def test_control_characters_of_an_error_are_shown(run: Run) -> None:
     ended = run("-c", "\x1b[2J.ini", "status")
     assert ended.code == 78
