@@ -30,7 +30,7 @@ run: $(STAMP) ## install into .venv and run the example in the foreground (CONF=
 	exec $(VENV)/bin/supervisor start --conf $(CONF)
 
 .PHONY: test
-test: $(TEST_STAMP) systemd ## run all tests (PYTEST_ARGS="-k name" for some)
+test: $(TEST_STAMP) systemd redis ## run all tests (PYTEST_ARGS="-k name" for some)
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 .PHONY: check
@@ -77,3 +77,9 @@ systemd:
 	@[ "$$(id -u)" != 0 ] || { [ -x /lib/systemd/systemd ] && command -v unshare nsenter >/dev/null; } \
 		|| { $(APT) update && $(APT) install -y --no-install-recommends systemd util-linux; } \
 		|| echo "systemd cannot be installed here: its tests are skipped" >&2
+
+.PHONY: redis
+redis:
+	@command -v redis-server >/dev/null \
+		|| { $(APT) update && $(APT) install -y --no-install-recommends redis-server; } \
+		|| echo "redis-server cannot be installed here: its tests are skipped" >&2

@@ -26,6 +26,7 @@ from supervisor.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     # Only for the reader: they bring the whole configuration.
     from supervisor.effective import Part
+    from supervisor.errors import Problem
     from supervisor.launch import Checked
 
 
@@ -45,32 +46,41 @@ if TYPE_CHECKING:
 def check(invocation: Invocation, names: tuple[str, ...], show: bool, as_json: bool) -> ExitCode:
     """Read the configuration and import every handler, without starting or changing anything.
 
-    Tells all errors at once, each with file and line; exit code 78 when there is one. With --show
+    Tells all errors at once, each with file and line; exit code 78 when there is one, and 69 when
+    a server that is needed cannot be used. With --show
     also each value of the supervisor and of its jobs (of NAME only, where one is given) with the
     file and line that it comes from; secrets are masked.
     """
-    from supervisor import effective, launch
+    from supervisor import effective, launch, workers_commands
 
     if names and not show:
         raise UsageError("check is about the whole configuration; --show NAME prints one job")
     found = launch.check(invocation.path)
+    lost: tuple[Problem, ...] = ()
+    if found.config is not None and not found.errors:
+        lost = workers_commands.load().unreachable(found.config)
     parts = None
     if show and found.config is not None:
         parts = effective.parts(found.config, invocation.path, names)
     if as_json:
-        print_json(_shape(found, parts))
+        print_json(_shape(found, lost, parts))
     else:
-        _print(found, parts or [])
-    return ExitCode.CONFIG if found.errors else ExitCode.OK
+        _print(found, lost, parts or [])
+    if found.errors:
+        return ExitCode.CONFIG
+    return ExitCode.UNAVAILABLE if lost else ExitCode.OK
 
 
-def _shape(found: Checked, parts: list[Part] | None) -> dict[str, object]:
+def _shape(
+    found: Checked, lost: tuple[Problem, ...], parts: list[Part] | None
+) -> dict[str, object]:
     from supervisor import launch
 
     shape: dict[str, object] = {
-        "ok": not found.errors,
+        "ok": not (found.errors or lost),
         "errors": [protocol.problem(problem) for problem in found.errors],
         "warnings": [protocol.problem(problem) for problem in found.warnings],
+        "unreachable": [protocol.problem(problem) for problem in lost],
         "jobs": [launch.job_shape(job) for job in found.jobs],
     }
     if parts is not None:
@@ -84,16 +94,16 @@ def _shape(found: Checked, parts: list[Part] | None) -> dict[str, object]:
     return shape
 
 
-def _print(found: Checked, parts: list[Part]) -> None:
+def _print(found: Checked, lost: tuple[Problem, ...], parts: list[Part]) -> None:
     from supervisor import render
 
     for part in parts:
         print_lines([f"[{part.section}]", *_table(part), ""])
-    for problem in found.errors:
+    for problem in (*found.errors, *lost):
         complain(str(problem), prefix="")
     for problem in found.warnings:
         complain(render.warning_line(problem), prefix="")
-    counts = (len(found.jobs), len(found.files), len(found.errors), len(found.warnings))
+    counts = (len(found.jobs), len(found.files), len(found.errors) + len(lost), len(found.warnings))
     click.echo(render.check_verdict(*counts))
 
 

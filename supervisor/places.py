@@ -1,4 +1,4 @@
-"""The kinds of values that name a place: paths and URLs, relative to the file that says them.
+"""The kinds of values that name a place of this machine, relative to the file that says them.
 
 As the readers of `values`; but some look whether the place is there. Used by `settings`, and by
 `location` for the folders of the supervisor itself.
@@ -9,12 +9,9 @@ from __future__ import annotations
 from os import stat
 from pathlib import Path
 from stat import S_IFDIR, S_ISDIR
-from typing import Final
 
 from supervisor import values
-from supervisor.secret import FileReference, Given, Secret, plain
-
-_LATER_SCHEMES: Final = ("redis", "rediss", "postgresql", "postgres")
+from supervisor.secret import Given
 
 
 def path(given: Given) -> Path:
@@ -57,35 +54,3 @@ def folder(given: Given) -> Path:
 def log_file(given: Given) -> Path | None:
     """Read a path, or `-` for none of its own."""
     return None if given.line().strip() == "-" else path(given)
-
-
-def queue_url(given: Given) -> Secret:
-    """Read the URL of a queue. A relative `sqlite:///PATH` is relative to the file."""
-    return _sqlite_url(given, "queue")
-
-
-def store_url(given: Given) -> Secret | None:
-    """Read `none` or the URL of a store of keys, in the same way."""
-    secret = given.secret()
-    if len(secret.parts) == 1 and str(secret.parts[0]).strip().lower() == "none":
-        return None
-    return _sqlite_url(given, "store")
-
-
-def _sqlite_url(given: Given, what: str) -> Secret:
-    secret = given.secret()
-    first = secret.parts[0] if secret.parts else ""
-    if isinstance(first, FileReference):
-        return secret  # only the child can know
-    scheme, slashes, rest = first.partition("://")
-    if slashes and scheme in _LATER_SCHEMES:
-        raise ValueError(f"{scheme}:// is not in this release; write sqlite:///PATH")
-    if not slashes or scheme != "sqlite":
-        raise ValueError(f"{values.quoted(secret.shown)} is no {what}; write sqlite:///PATH")
-    if len(secret.parts) > 1:
-        raise ValueError("the path of an SQLite file is no secret; write it without ${file:...}")
-    if not rest.startswith("/") or rest == "/":
-        raise ValueError("write sqlite:///PATH (relative to this file) or sqlite:////PATH")
-    if rest == "/:memory:":
-        raise ValueError(f"a {what} in memory ends with its process; write sqlite:///PATH")
-    return plain(f"sqlite:///{given.folder / rest[1:]}")

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import gc
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from supervisor import kernel, signals
-from supervisor.config import Config
+from supervisor.config import Config, Job
 from supervisor.errors import ExitCode, SupervisorError
+from supervisor.urls import is_redis
 
 # The kinds of file that an import may look at and keep without harm to a fork: none but these
 # that come and go with the interpreter itself.
@@ -32,7 +33,7 @@ RUNTIME: Final = "workers.runtime"
 
 LIBRARIES: Final = {
     "scheduled": ("workers.scheduled",),
-    "queue": ("workers.consumer", "workers.sources.sqlite"),
+    "queue": ("workers.consumer",),
 }
 """What the children of each type of job import, beside the runtime. Named, never imported here."""
 
@@ -44,12 +45,21 @@ def modules(config: Config) -> tuple[str, ...]:
         wanted.append(RUNTIME)
         for job in config.jobs:
             wanted.extend(LIBRARIES.get(job.type, ()))
+            wanted.extend(_clients(job))
     if config.preload.mode == "handlers":
         for job in config.jobs:
             named = (job.target, job.handler, *job.handlers.values())
             wanted.extend(name.partition(":")[0] for name in named if name)
     wanted.extend(config.preload.modules)
     return tuple(dict.fromkeys(wanted))
+
+
+def _clients(job: Job) -> Iterator[str]:
+    """Name what talks to the servers of a job."""
+    if job.url is not None:
+        yield f"workers.sources.{'redis_list' if is_redis(job.url) else 'sqlite'}"
+    if job.idempotency is not None and is_redis(job.idempotency):
+        yield "workers.sources.redis_keys"
 
 
 def preload(modules: Iterable[str]) -> None:

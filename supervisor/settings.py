@@ -14,7 +14,7 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from supervisor import dependencies, identity, places, rights, values
+from supervisor import dependencies, identity, places, rights, urls, values
 from supervisor.secret import Given, Secret, plain
 
 T = TypeVar("T")
@@ -390,10 +390,10 @@ _SCHEDULED_TYPE: Final = (
 _QUEUE_TYPE: Final = (
     Setting(
         "url",
-        places.queue_url,
+        urls.queue_url,
         None,
-        "`sqlite:///PATH` relative to the file, `sqlite:////PATH` absolute; `redis://` is not in"
-        " this release",
+        "`redis://HOST:PORT/DATABASE`, or `sqlite:///PATH` relative to the file,"
+        " `sqlite:////PATH` absolute",
         needed=True,
     ),
     Setting(
@@ -482,10 +482,10 @@ _CONSUMER: Final = (
     Setting("dead_letter", _one(values.word_or("on", "off")), "on", "on, off or a name"),
     Setting(
         "idempotency",
-        places.store_url,
+        urls.store_url,
         "none",
-        "none or `sqlite:///PATH` (the queue's own file will do): a key that was handled is not"
-        " handled again",
+        "none, `redis://...` or `sqlite:///PATH` (the queue's own will do): a key that was handled"
+        " is not handled again",
     ),
     Setting(
         "idempotency_key",

@@ -15,6 +15,7 @@ from supervisor.console import Invocation
 if TYPE_CHECKING:
     # Only for the reader: the short commands do without the whole configuration.
     from supervisor.config import Config
+    from supervisor.errors import Problem
     from supervisor.letters import Choice
     from supervisor.shapes import DeadLetter, Purge, QueueStatus, Replay
 
@@ -70,6 +71,10 @@ class Commands(Protocol):
         self, config: Config, choice: Choice, confirm: Callable[[int], None] | None
     ) -> Purge:
         """Delete dead letters for good."""
+        ...
+
+    def unreachable(self, config: Config) -> tuple[Problem, ...]:
+        """Ask each server of a configuration whether it would work."""
         ...
 
 

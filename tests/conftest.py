@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from tests.helpers.driver import Supervisor
 from tests.helpers.forked import Nursery
 from tests.helpers.lacks import pytest_runtest_makereport
 from tests.helpers.leaks import Traces, end_leaked_processes, leaks
+from tests.helpers.redis_server import RedisServer
 
 __all__ = ["pytest_runtest_makereport"]  # a hook: pytest finds it here
 
@@ -68,3 +70,10 @@ def supervise() -> Iterator[Supervise]:
     yield make
     wrong = [what for supervisor in made for what in supervisor.close()]
     assert not wrong, "left behind: " + "; ".join(wrong)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Give a Redis of our own, the same to all tests; who uses it empties it first."""
+    with closing(RedisServer(tmp_path_factory.mktemp("redis"))) as server:
+        yield server

@@ -40,7 +40,7 @@ LAYERS = (
     "complaint passage",
     "location protocol seatlock outlet lines pidfile notify daemonize",
     "ini settings",
-    "rights envfile dependencies places",
+    "rights envfile dependencies places urls",
     "values",
     "loop states board memory rate selection",
     "tallies",
@@ -50,10 +50,13 @@ LAYERS = (
 
 SEEN_BY_WORKERS = {
     f"supervisor.{name}"
-    for name in ("board", "bytecode", "client", "config", "errors", "letters", "loading", "slot")
+    for name in (
+        *("board", "bytecode", "client", "config", "errors", "letters", "loading", "slot"),
+        "urls",
+    )
 }
 
-SEEN_BY_SOURCES = {"workers.base", "supervisor.errors"}
+SEEN_BY_SOURCES = {"workers.base", "workers.codec", "supervisor.errors"}
 
 LINES = 450
 # A clear long file beats two tangled short ones; each one here has its reason.

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import logging
 import math
-import select
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -46,6 +45,7 @@ from workers.overdue import Overdue
 from workers.pool import Doorbell, Pool, Task
 from workers.retry import MAX_CRASHES
 from workers.settlement import Settlement
+from workers.sleep import Sleep
 from workers.sources.source import Delivery, Source
 from workers.title import work
 from workers.topics import Appetite, Turns
@@ -116,8 +116,7 @@ class Consumer:
         self.gate.add(self._pace)
         self.gate.add(self._backpressure)
         self.gate.add(self._breaker.brake)
-        self._poll = select.poll()
-        self._poll.register(self._doorbell.fd, select.POLLIN)
+        self._sleeper = Sleep(self._doorbell, self._source)
 
     def run(self) -> int:
         """Open, consume, drain, close."""
@@ -213,6 +212,7 @@ class Consumer:
     def _fetch(self, wanted: int) -> None:
         begun = time.monotonic()
         deliveries = self._source.fetch(self._turns.shares(wanted), wanted)
+        self._sleeper.fetched()
         full = len(deliveries) >= wanted
         self._next_fetch = 0.0 if full else time.monotonic() + self._source.patience()
         deliveries = [delivery for delivery in deliveries if self._leases.hold(delivery, begun)]
@@ -438,4 +438,5 @@ class Consumer:
             wake_at = min(wake_at, self._leases.next_renewal)
         if not self._draining:
             wake_at = min(wake_at, self._overdue.look_at(now))
-        self._poll.poll(max(0.0, wake_at - now) * 1000)
+        if self._sleeper.until(max(0.0, wake_at - now) * 1000):
+            self._next_fetch = 0.0

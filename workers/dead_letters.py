@@ -18,7 +18,7 @@ from supervisor.config import Config
 from supervisor.errors import SupervisorError
 from supervisor.letters import Choice
 from workers import codec
-from workers.desks import desk_of, places_of
+from workers.desks import desk_of, names_of, places_of
 from workers.queues import no_such_topic
 from workers.sources.desk import Desk, Letter
 
@@ -121,8 +121,7 @@ def _fits(where: str | None, letter: Letter) -> bool:
 
 def _names(config: Config) -> set[str]:
     """Give all names under which dead letters of these jobs may lie."""
-    names = {topic.name for job in config.jobs for topic in job.topics}
-    return names | {job.dead_letter for job in config.jobs if job.topics} - {"on", "off"}
+    return set().union(*map(names_of, config.jobs))
 
 
 def _none(choice: Choice) -> SupervisorError:

@@ -5,26 +5,42 @@ Client libraries are loaded here, by who needs them, and not before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
-from supervisor.errors import ServiceUnavailable
+from supervisor.errors import Problem, ServiceUnavailable
 
 if TYPE_CHECKING:
     from supervisor.config import Config, Job
     from workers.sources.desk import Desk
 
+_REDIS: Final = ("redis://", "rediss://")
+
+_LOOK_S: Final = 3.0
+"""How long `check` waits for one server."""
+
 
 def place_of(url: str) -> str:
     """Give the one form of a URL, by which two jobs of one queue are known. Raises: ConfigError."""
+    if url.startswith(_REDIS):
+        return url
     from workers.sources.sqlite_file import path_of
 
     return f"sqlite:///{path_of(url).absolute()}"
 
 
-def desk_at(place: str, *, io_timeout: float, create: bool) -> Desk:
-    """Give a new desk of a place; it connects when it is used."""
+def desk_at(place: str, names: Iterable[str] = (), *, io_timeout: float, create: bool) -> Desk:
+    """Give a new desk of a place; it connects when it is used.
+
+    `names` are those under which messages or dead letters may lie, for a place that is shared
+    with others and cannot tell which are ours.
+    """
+    if place.startswith(_REDIS):
+        from workers.sources.redis_desk import RedisDesk
+
+        return RedisDesk(place, names, io_timeout=io_timeout)
     from workers.sources.sqlite_desk import SqliteDesk
     from workers.sources.sqlite_file import path_of
 
@@ -40,15 +56,46 @@ def places_of(config: Config) -> dict[str, list[Job]]:
     return places
 
 
+def names_of(job: Job) -> set[str]:
+    """Give all names under which messages and dead letters of a job may lie."""
+    names = {topic.name for topic in job.topics}
+    return names | ({job.dead_letter} - {"on", "off"} if names else set())
+
+
 @contextmanager
 def desk_of(place: str, jobs: list[Job], *, create: bool = False) -> Iterator[Desk]:
     """Open the desk of a place. Raises: ServiceUnavailable, here and for what the block does."""
     with unavailable_in_words():
-        desk = desk_at(place, io_timeout=jobs[0].io_timeout, create=create)
+        names = sorted(set().union(*map(names_of, jobs)))
+        desk = desk_at(place, names, io_timeout=jobs[0].io_timeout, create=create)
         try:
             yield desk
         finally:
             desk.close()
+
+
+def unreachable(config: Config) -> tuple[Problem, ...]:
+    """Ask each server of a configuration whether it would work, and tell which would not."""
+    from workers.sources.source import SourceTrouble
+
+    wanted = {
+        url.reveal(): job.problem(key, f"the server of {url.shown} cannot be used: ")
+        for job in config.jobs
+        for key, url in (("idempotency", job.idempotency), ("url", job.url))
+        if url is not None
+    }
+    found = []
+    for url, problem in wanted.items():
+        if not url.startswith(_REDIS):
+            continue  # a file is made when it is missing
+        desk = desk_at(place_of(url), io_timeout=_LOOK_S, create=False)
+        try:
+            desk.look()
+        except SourceTrouble as error:
+            found.append(replace(problem, message=f"{problem.message}{error}"))
+        finally:
+            desk.close()
+    return tuple(found)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from supervisor.errors import NoSuchJob, UsageError
+from supervisor.urls import by_hand
 from workers.desks import desk_at, place_of, unavailable_in_words
 
 if TYPE_CHECKING:
@@ -112,16 +113,15 @@ def _checked(delay: float) -> float:
 
 def _desk(url: str) -> Desk:
     """Give this thread's connection; a fork must not use that of its parent."""
-    if not url.startswith("sqlite:"):
-        scheme, slashes, _ = url.partition("://")
-        what = f"{scheme}:// is not in this release" if slashes else f"{url!r} is no queue"
-        raise UsageError(f"{what}; write sqlite:///PATH")
     if _here.process != os.getpid():
         _here.process, _here.desks = os.getpid(), {}
-    place = place_of(url)
-    if place not in _here.desks:
-        _here.desks[place] = desk_at(place, io_timeout=IO_TIMEOUT_S, create=True)
-    return _here.desks[place]
+    if url not in _here.desks:
+        try:
+            place = place_of(by_hand(url))
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        _here.desks[url] = desk_at(place, io_timeout=IO_TIMEOUT_S, create=True)
+    return _here.desks[url]
 
 
 def _config() -> Config:

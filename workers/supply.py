@@ -26,6 +26,11 @@ def source_of(slot: Slot) -> Source:
 
         path = sqlite_file.path_of(url)
         return sqlite.SqliteSource(path, slot.owner, lease_s=job.lease, io_timeout=job.io_timeout)
+    if url.startswith(("redis:", "rediss:")):
+        from workers.sources.redis_list import RedisSource
+
+        topics = [topic.name for topic in job.topics]
+        return RedisSource(url, slot.owner, topics, lease_s=job.lease, io_timeout=job.io_timeout)
     raise configuration_fault(
         job.origin("url")[0], f"[daemon:{job.name}] url: no kind of queue that this release knows"
     )
@@ -33,17 +38,17 @@ def source_of(slot: Slot) -> Source:
 
 def keys_of(slot: Slot) -> Keys:
     """Choose the store of a job's `idempotency` by its URL. Raises: ConfigError."""
-    from workers.sources import sqlite_file, sqlite_keys
-
     job = slot.job
     assert job.idempotency is not None, "asked for by jobs that have a store only"
-    return sqlite_keys.SqliteKeys(
-        sqlite_file.path_of(job.idempotency.reveal()),
-        slot.owner,
-        lease_s=job.lease,
-        ttl_s=job.idempotency_ttl,
-        io_timeout=job.io_timeout,
-    )
+    url = job.idempotency.reveal()
+    times = {"lease_s": job.lease, "ttl_s": job.idempotency_ttl, "io_timeout": job.io_timeout}
+    if url.startswith(("redis:", "rediss:")):
+        from workers.sources.redis_keys import RedisKeys
+
+        return RedisKeys(url, slot.owner, **times)
+    from workers.sources import sqlite_file, sqlite_keys
+
+    return sqlite_keys.SqliteKeys(sqlite_file.path_of(url), slot.owner, **times)
 
 
 def guarded(source: Source, child: Child, refuse: Callable[[Delivery, str], None]) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -15,10 +16,13 @@ from supervisor.board import Page
 from supervisor.config import Job
 from supervisor.meters import Meters
 from tests.helpers import shop
+from tests.helpers.redis_server import RedisServer
 from workers import codec
 from workers.idempotency import OnceSource
 from workers.ratelimit import Meter, Rate, RatedSource
 from workers.sources.desk import Depth, Desk, Letter, depths_of
+from workers.sources.redis_desk import RedisDesk
+from workers.sources.redis_list import RedisSource
 from workers.sources.source import Source
 from workers.sources.sqlite import SqliteSource
 from workers.sources.sqlite_desk import SqliteDesk
@@ -87,7 +91,7 @@ class Bench(ABC):
 class SqliteBench(Bench):
     """A queue file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, _server: RedisServer) -> None:
         self._path = folder / "queue" / "q.db"
 
     def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
@@ -107,6 +111,33 @@ class SqliteBench(Bench):
         yield
         database.execute("ROLLBACK")
         database.close()
+
+
+class RedisBench(Bench):
+    """Lists of Redis."""
+
+    TOPICS = ("t", "u", "a", "b", "high", "low")
+
+    def __init__(self, _folder: Path, server: RedisServer) -> None:
+        self._server = server
+        server.empty()
+
+    def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
+        url = self._server.url
+        return RedisSource(url, owner, self.TOPICS, lease_s=lease_s, io_timeout=IO_S)
+
+    def desk(self) -> Desk:
+        return RedisDesk(self._server.url, self.TOPICS, io_timeout=IO_S)
+
+    def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
+        return shop.job(self._server.url, journal, handler, **more)
+
+    @contextmanager
+    def out_of_order(self) -> Iterator[None]:
+        """Let the server stand still."""
+        self._server.send(signal.SIGSTOP)
+        yield
+        self._server.send(signal.SIGCONT)
 
 
 class Guarded(Bench):
@@ -158,11 +189,13 @@ def journal(tmp_path: Path) -> shop.Journal:
     return shop.Journal(tmp_path / "journal")
 
 
-BENCHES: Final = (SqliteBench,)
+BENCHES: Final = (SqliteBench, RedisBench)
 
 
 @pytest.fixture(params=BENCHES)
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+def bench(
+    request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer
+) -> Iterator[Bench]:
     """Give a bench of each kind."""
-    with closing(request.param(tmp_path)) as made:
+    with closing(request.param(tmp_path, redis_server)) as made:
         yield made

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from supervisor.config import Job
 from supervisor.secret import Secret
@@ -18,6 +19,7 @@ from tests.conformance.conftest import Bench, empty
 from tests.helpers import shop
 from tests.helpers.forked import Nursery
 from workers import Context, Message, codec
+from workers.sources.redis_keys import RedisKeys
 from workers.sources.sqlite_file import path_of
 from workers.sources.sqlite_keys import SqliteKeys
 
@@ -40,7 +42,16 @@ def calls(journal: shop.Journal, pid: int) -> list[str]:
     return [line[1].split(".")[0] for line in lines if line[0] == "end" and line[2] == str(pid)]
 
 
+def keys_class(store: str) -> type[SqliteKeys | RedisKeys]:
+    """Give the class of the store that a URL means."""
+    return RedisKeys if store.startswith("redis:") else SqliteKeys
+
+
 def remembered(store: str) -> set[str]:
+    if store.startswith("redis:"):
+        with redis.Redis.from_url(store, decode_responses=True) as client:
+            names = [name for name in client.keys("mq:once:*") if client.type(name) == "string"]
+            return {name.rpartition(":")[2] for name in names if client.get(name) == ""}
     database = sqlite3.connect(path_of(store))
     found = database.execute("SELECT key FROM handled WHERE owner IS NULL").fetchall()
     database.close()
@@ -150,7 +161,7 @@ def test_a_kill_at_every_step_of_the_store_loses_nothing_and_blocks_nobody(
 ) -> None:
     publish(bench, *({"n": n} for n in range(30)), {"n": 30, "fail": 1})
     publish(bench, *({"n": n} for n in range(10)))
-    real = getattr(SqliteKeys, step)
+    real = getattr(keys_class(store), step)
 
     def deadly(*arguments: object) -> object:
         if when == "before":
@@ -160,7 +171,7 @@ def test_a_kill_at_every_step_of_the_store_loses_nothing_and_blocks_nobody(
         return None
 
     with monkeypatch.context() as patch:
-        patch.setattr(SqliteKeys, step, deadly)
+        patch.setattr(keys_class(store), step, deadly)
         one = nursery.fork(job(bench, journal, store, lease=3600.0))
     assert one.wait() == -signal.SIGKILL
     done = remembered(store)

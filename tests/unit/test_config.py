@@ -276,7 +276,7 @@ def test_three_faults_are_three_lines(text: str) -> None:
         ),
         (QUEUE + "handler = s.h\n", '5: [daemon:q] handler: "s.h" is not module:attr; write it as'),
         (QUEUE + "batch = 0\n", '5: [daemon:q] batch: "0" is not a whole number from 1 to'),
-        (QUEUE.replace("sqlite", "redis"), "3: [daemon:q] url: redis:// is not in this release"),
+        (QUEUE.replace("sqlite", "postgres"), "3: [daemon:q] url: postgres:// is not in this rel"),
     ],
 )
 def test_problem_says_where_what_and_what_would_be_right(text: str, expected: str) -> None:

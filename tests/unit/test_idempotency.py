@@ -235,9 +235,10 @@ def test_what_was_lost_and_comes_again_is_claimed_anew(
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("idempotency = redis://h/0", "redis:// is not in this release"),
+        ("idempotency = postgresql://h/0", "postgresql:// is not in this release"),
+        ("idempotency = redis://h/x", "where DATABASE is a number"),
         ("idempotency = sqlite:///:memory:", "a store in memory ends with its process"),
-        ("idempotency = yes", '"yes" is no store; write sqlite:///PATH'),
+        ("idempotency = yes", '"yes" is no store; write redis://HOST:PORT/DATABASE or sqlite'),
         ("idempotency_key = data.", '"data." is no key of a message; write id, key or data.FIELD'),
         ("idempotency_key = order_id", "is no key of a message"),
         ("idempotency_key = data.a..b", "is no key of a message"),

@@ -164,8 +164,9 @@ def test_other_urls_are_refused(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("redis://me:secret@h/0", "^redis:// is not in this release; write sqlite:///PATH$"),
-        ("q.db", "^'q.db' is no queue; write sqlite:///PATH$"),
+        ("postgresql://me:secret@h/0", "^postgresql:// is not in this release; write redis://"),
+        ("redis://me:secret@h/x", r'^"redis://me:\*\*\*@h/x" is no queue; write redis://'),
+        ("q.db", '^"q.db" is no queue; write redis://HOST:PORT/DATABASE or sqlite:///PATH$'),
     ],
 )
 def test_publishing_to_another_url_says_what_would_be_right(url: str, said: str) -> None:

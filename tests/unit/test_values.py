@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import places, values
+from supervisor import values
 from supervisor.secret import FileReference, Given, Secret, is_secret_name, mask, plain
 from supervisor.values import Preload, Topic
 
@@ -208,27 +208,6 @@ def test_no_environment(text: str) -> None:
 def test_environment_name_given_twice() -> None:
     with pytest.raises(ValueError, match="A is given twice"):
         values.environment(lines("A=1", "A=2"))
-
-
-def test_relative_sqlite_url_is_made_absolute() -> None:
-    assert places.queue_url(lines("sqlite:///var/q.db")).reveal() == "sqlite:////etc/var/q.db"
-    assert places.queue_url(lines("sqlite:////var/q.db")).reveal() == "sqlite:////var/q.db"
-
-
-@pytest.mark.parametrize(
-    ("url", "fault"),
-    [
-        ("redis://h", "not in this release"),
-        ("sqlite://rel", "write sqlite:///PATH"),
-        ("sqlite:///", "write sqlite:///PATH"),
-        ("sqlite:///:memory:", "ends with its process"),
-        ("ftp://u:hush@h", r'"ftp://u:\*\*\*@h" is no queue'),
-        ("queue.db", "is no queue"),
-    ],
-)
-def test_no_queue_url(url: str, fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
-        places.queue_url(lines(url))
 
 
 def test_value_of_several_lines_where_one_is_expected() -> None:

@@ -49,6 +49,10 @@ class Desk(Protocol):
     finds an empty place where there is none yet.
     """
 
+    def look(self) -> None:
+        """See whether the place can be used; changes nothing."""
+        ...
+
     def publish(self, topic: str, bodies: Iterable[bytes], delay_s: float) -> None:
         """Put messages on a topic, all or none; they are safe when this returns."""
         ...

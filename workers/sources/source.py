@@ -93,6 +93,13 @@ class Source(Protocol):
         """
         ...
 
+    def bells(self) -> Sequence[int]:
+        """Give descriptors that become readable when it may find something before that.
+
+        They are hints, answered by the next `fetch`.
+        """
+        ...
+
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Settle for good, all or none.
 
@@ -162,6 +169,10 @@ class Around:
     def tend(self) -> Collection[int]:
         """Pass on."""
         return self._source.tend()
+
+    def bells(self) -> Sequence[int]:
+        """Pass on."""
+        return self._source.bells()
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Pass on."""

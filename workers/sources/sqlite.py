@@ -113,6 +113,10 @@ class SqliteSource:
             )
         return ()
 
+    def bells(self) -> Sequence[int]:
+        """Give none: a file rings no bell."""
+        return ()
+
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Delete the messages, in one transaction."""
         numbers = json.dumps([delivery.number for delivery in deliveries])

@@ -37,6 +37,10 @@ class SqliteDesk:
         """Close the file."""
         self._file.close()
 
+    def look(self) -> None:
+        """Read from the file."""
+        self.depths()
+
     def publish(self, topic: str, bodies: Iterable[bytes], delay_s: float) -> None:
         """Put messages on a topic, all or none; they are on the disk when this returns."""
         if self._file.is_gone():

@@ -1,0 +1,90 @@
+"""The URLs of a configuration: where the messages of a queue are, where handled keys are kept.
+
+Only what can be known here is looked at; what a file holds is known to the child alone, and
+whether a server answers to `check` and to the child.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from supervisor.secret import FileReference, Given, Secret, plain
+from supervisor.values import nearest, quoted
+
+_FORMS: Final = "redis://HOST:PORT/DATABASE or sqlite:///PATH"
+_REDIS: Final = ("redis", "rediss")
+_LATER: Final = ("postgresql", "postgres")
+
+
+def queue_url(given: Given) -> Secret:
+    """Read the URL of a queue. A relative `sqlite:///PATH` is relative to the file."""
+    return _url(given, "queue")
+
+
+def store_url(given: Given) -> Secret | None:
+    """Read `none` or the URL of a store of keys, in the same way."""
+    secret = given.secret()
+    if len(secret.parts) == 1 and str(secret.parts[0]).strip().lower() == "none":
+        return None
+    return _url(given, "store")
+
+
+def by_hand(url: str) -> str:
+    """Read the URL of a queue that was given to a command or a call. Raises: ValueError."""
+    return queue_url(Given((plain(url),), Path.cwd())).reveal()
+
+
+def is_redis(url: Secret) -> bool:
+    """Tell whether a URL, as far as it is known here, is that of a Redis."""
+    first = url.parts[0] if url.parts else ""
+    return isinstance(first, str) and first.partition("://")[0] in _REDIS
+
+
+def _url(given: Given, what: str) -> Secret:
+    secret = given.secret()
+    first = secret.parts[0] if secret.parts else ""
+    if isinstance(first, FileReference):
+        return secret  # only the child can know
+    scheme, slashes, _ = first.partition("://")
+    if not slashes or scheme not in (*_REDIS, *_LATER, "sqlite"):
+        near = nearest(scheme, ("redis", "sqlite")) if slashes else None
+        hint = f"did you mean {near}://?" if near else f"write {_FORMS}"
+        raise ValueError(f"{quoted(secret.shown)} is no {what}; {hint}")
+    if scheme in _LATER:
+        raise ValueError(f"{scheme}:// is not in this release; write {_FORMS}")
+    if scheme == "sqlite":
+        return _of_file(given, secret, what)
+    _check_server(secret, what)
+    return secret
+
+
+def _of_file(given: Given, secret: Secret, what: str) -> Secret:
+    rest = str(secret.parts[0]).partition("://")[2]
+    if len(secret.parts) > 1:
+        raise ValueError("the path of an SQLite file is no secret; write it without ${file:...}")
+    if not rest.startswith("/") or rest == "/":
+        raise ValueError("write sqlite:///PATH (relative to this file) or sqlite:////PATH")
+    if rest == "/:memory:":
+        raise ValueError(f"a {what} in memory ends with its process; write sqlite:///PATH")
+    return plain(f"sqlite:///{given.folder / rest[1:]}")
+
+
+def _check_server(secret: Secret, what: str) -> None:
+    """See that a URL of a server can be read as one; a secret file stands for any word."""
+    from urllib.parse import urlsplit
+
+    text = "".join(part if isinstance(part, str) else "x" for part in secret.parts)
+    form = f"{quoted(secret.shown)} is no {what}; write"
+    if any(part.isspace() or not part.isprintable() for part in text):
+        raise ValueError(f"{form} it in one line, without blanks")
+    try:
+        found = urlsplit(text)
+        port = found.port
+    except ValueError:
+        raise ValueError(f"{form} redis://HOST:PORT/DATABASE with a port up to 65535") from None
+    if not found.hostname or port == 0:
+        raise ValueError(f"{form} redis://HOST:PORT/DATABASE")
+    database = found.path.strip("/")
+    if database and not database.isdecimal():
+        raise ValueError(f"{form} redis://HOST:PORT/DATABASE, where DATABASE is a number")

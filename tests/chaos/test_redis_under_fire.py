@@ -1,0 +1,148 @@
+"""10,000 messages in Redis: kill -9 of children, of their masters, and of the server itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.test_main_job import kill_one
+from tests.conftest import Supervise
+from tests.helpers.driver import Supervisor
+from tests.helpers.eventually import eventually
+from tests.helpers.ledger import SOURCE, Ledger
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.sections import section
+from workers.sources.redis_desk import RedisDesk
+
+MESSAGES = 10_000
+TOPICS = ("orders", "mails")
+CONCURRENCY = 10
+EVERY_S = 0.2
+
+HANDLERS = """
+import time
+from ledger import note
+
+def handle(message, context):
+    note("begin", message.id)
+    time.sleep(0.005)
+    note("end", message.id)
+"""
+
+
+@pytest.fixture
+def durable(tmp_path: Path) -> Iterator[RedisServer]:
+    """Give a Redis that has on its disk what it has said yes to."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    with closing(RedisServer(folder, fsync="always")) as server:
+        yield server
+
+
+def consumers(server: RedisServer) -> str:
+    return section(
+        "orders",
+        type="queue",
+        url=server.url,
+        topics=", ".join(TOPICS),
+        handler="handlers:handle",
+        processes=3,
+        concurrency=CONCURRENCY,
+        backoff=0,
+        max_failures=1_000_000,
+        io_timeout="2s",
+    )
+
+
+def publish(server: RedisServer) -> set[str]:
+    """Put them all on their lists, as any other program would; gives their ids."""
+    ids = [f"{topic}-{number}" for topic in TOPICS for number in range(MESSAGES // len(TOPICS))]
+    with server.client() as client:
+        for topic in TOPICS:
+            mine = [one for one in ids if one.startswith(topic)]
+            client.lpush(f"mq:{topic}", *(json.dumps({"id": one, "data": 1}) for one in mine))
+    return set(ids)
+
+
+def left(server: RedisServer) -> tuple[int, int]:
+    """Count what is not done, and what is dead."""
+    with closing(RedisDesk(server.url, TOPICS, io_timeout=30)) as desk:
+        depths = desk.depths()
+    undone = sum(depth.depth + depth.delayed + depth.in_flight for depth in depths)
+    return undone, sum(depth.dead for depth in depths)
+
+
+def rounds(supervisor: Supervisor, server: RedisServer) -> Iterator[int]:
+    """Give the number of each round, one every so often, until all is done."""
+    patience = time.monotonic() + 240
+    number = 0
+    while len(Ledger(supervisor).counts("end")) < MESSAGES or number < 10:
+        select.select((), (), (), EVERY_S)
+        yield number
+        number += 1
+        assert time.monotonic() < patience, f"not done: {left(server)}"
+
+
+def twice(supervisor: Supervisor, server: RedisServer, ids: set[str]) -> int:
+    """See that all are done and nothing runs any more; give how many were done again."""
+    eventually(lambda: left(server) == (0, 0), timeout_s=60)
+    assert supervisor.stop() == 0
+    assert set(supervisor.tree()) <= {server.pid}
+    ended = Ledger(supervisor).counts("end")
+    assert set(ended) == ids, "lost"
+    return sum(ended.values()) - len(ids)
+
+
+def test_kills_of_children_and_masters(supervise: Supervise, durable: RedisServer) -> None:
+    ids = publish(durable)
+    supervisor = supervise(consumers(durable), {"ledger": SOURCE, "handlers": HANDLERS})
+    chance = random.Random(17)
+    killed = 0
+    for number in rounds(supervisor, durable):
+        if number in (3, 8):
+            supervisor.kill()
+            supervisor.start()
+        else:
+            killed += kill_one(supervisor, chance) is not None
+    # What was in a handler, or done and its acknowledgement not yet with the server.
+    assert twice(supervisor, durable, ids) <= killed * 2 * CONCURRENCY
+
+
+@pytest.mark.parametrize(
+    "end",
+    [lambda server: server.stop(signal.SIGKILL), lambda server: server.stop()],
+    ids=["killed", "stopped"],
+)
+def test_the_server_goes_away_and_comes_back(
+    supervise: Supervise, durable: RedisServer, end: Callable[[RedisServer], None]
+) -> None:
+    ids = publish(durable)
+    supervisor = supervise(consumers(durable), {"ledger": SOURCE, "handlers": HANDLERS})
+    pids = {row["pid"] for row in supervisor.status()["processes"]}
+    for number in rounds(supervisor, durable):
+        if number in (2, 6):
+            end(durable)
+            durable.start()
+    # A claim or an acknowledgement whose answer was lost; their processes lived on.
+    assert {row["pid"] for row in supervisor.status()["processes"]} == pids
+    assert twice(supervisor, durable, ids) <= 2 * 3 * 2 * CONCURRENCY
+
+
+def test_the_server_stands_still_for_a_while(supervise: Supervise, durable: RedisServer) -> None:
+    ids = publish(durable)
+    supervisor = supervise(consumers(durable), {"ledger": SOURCE, "handlers": HANDLERS})
+    for number in rounds(supervisor, durable):
+        if number == 2:
+            durable.send(signal.SIGSTOP)
+            supervisor.wait_line("cannot be used")
+            os.kill(durable.pid, signal.SIGCONT)
+    assert twice(supervisor, durable, ids) <= 3 * 2 * CONCURRENCY

@@ -1,0 +1,74 @@
+"""The URLs of queues and stores: what is taken, what is refused, and with which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from supervisor import urls
+from supervisor.secret import FileReference, Given, Secret, plain
+
+
+def given(*parts: str | FileReference) -> Given:
+    return Given((Secret(parts),), Path("/etc"))
+
+
+def test_relative_sqlite_url_is_made_absolute() -> None:
+    assert urls.queue_url(given("sqlite:///var/q.db")).reveal() == "sqlite:////etc/var/q.db"
+    assert urls.queue_url(given("sqlite:////var/q.db")).reveal() == "sqlite:////var/q.db"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://127.0.0.1:6379/0",
+        "redis://:hush@h:7/15",
+        "rediss://me:hush@[::1]:6380/2?ssl_cert_reqs=none",
+    ],
+)
+def test_the_url_of_a_server_stays_as_it_is(url: str) -> None:
+    assert urls.queue_url(given(url)) == plain(url)
+    assert urls.store_url(given(url)) == plain(url)
+    assert urls.is_redis(plain(url))
+
+
+def test_a_password_in_a_file_is_not_read(tmp_path: Path) -> None:
+    password = FileReference("pw", tmp_path / "nowhere")
+    url = urls.queue_url(given("redis://:", password, "@h:6379/0"))
+    assert url.shown == "redis://:***@h:6379/0"
+    assert not url.is_plain
+    assert urls.queue_url(given(password)).parts == (password,), "only the child can know"
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("postgresql://h/d", "postgresql:// is not in this release; write redis://"),
+        ("sqlite://rel", "write sqlite:///PATH"),
+        ("sqlite:///", "write sqlite:///PATH"),
+        ("sqlite:///:memory:", "ends with its process"),
+        ("ftp://u:hush@h", r'"ftp://u:\*\*\*@h" is no queue; write redis://HOST:PORT/DATABASE or'),
+        ("reddis://h", "did you mean redis://"),
+        ("queue.db", "is no queue; write redis://"),
+        ("redis://", "write redis://HOST:PORT/DATABASE"),
+        ("redis://:6379/0", "write redis://HOST:PORT/DATABASE"),
+        ("redis://h:0/0", "write redis://HOST:PORT/DATABASE"),
+        ("redis://h:99999/0", "a port up to 65535"),
+        ("redis://h:six/0", "a port up to 65535"),
+        ("redis://[::1/0", "a port up to 65535"),
+        ("redis://h/orders", "DATABASE is a number"),
+        ("redis://h /0", "without blanks"),
+    ],
+)
+def test_no_queue_url(url: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault) as caught:
+        urls.queue_url(given(url))
+    assert "hush" not in str(caught.value)
+
+
+def test_none_is_no_store() -> None:
+    assert urls.store_url(given("none")) is None
+    with pytest.raises(ValueError, match="is no store"):
+        urls.store_url(given("yes"))

@@ -1,0 +1,89 @@
+"""How an idle consumer of a Redis list is woken: by connections that block on the server.
+
+`BLMOVE mq:TOPIC mq:TOPIC RIGHT RIGHT` waits until the list has a message and leaves it where it
+is, whoever pushed it (Redis 6.2). What waits for its time makes no such call return; those who
+publish it say so on a channel. The answers are only hints: what is taken is up to the next claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from workers.sources import redis_scripts as keys
+from workers.sources.redis_server import Line, RedisServer
+from workers.sources.source import SourceTrouble
+
+_MOST: Final = 16
+"""Topics beyond so many have no connection of their own: they are found by looking."""
+
+
+class Bells:
+    """The blocked connections of one process. Used by the work loop's thread only."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self._lists: dict[str, Line] = {}
+        self._blocked: set[str] = set()
+        self._channel: Line | None = None
+        self._channels: frozenset[str] = frozenset()
+
+    def hang(self, topics: Sequence[str], silent: Collection[str]) -> None:
+        """Block on the lists of the topics, save of those that are silent, and listen to all.
+
+        One that blocks already goes on. Raises: SourceTrouble.
+        """
+        try:
+            self._listen(frozenset(map(keys.bell, topics)))
+            for topic in topics[:_MOST]:
+                if topic not in self._blocked and topic not in silent:
+                    self._block(topic)
+        except SourceTrouble:
+            self.close()
+            raise
+
+    def covers(self, topics: Collection[str]) -> bool:
+        """Tell whether a message on any of the topics would ring."""
+        return self._blocked.issuperset(topics)
+
+    def fds(self) -> list[int]:
+        """Give the descriptors that become readable when one rings."""
+        lines = [self._lists[topic] for topic in self._blocked]
+        return [line.fileno() for line in (*lines, self._channel) if line is not None]
+
+    def answer(self) -> None:
+        """Read what has rung. Raises: SourceTrouble when a connection is lost."""
+        try:
+            for topic in [topic for topic in self._blocked if self._lists[topic].has_answer()]:
+                self._blocked.discard(topic)
+                self._lists[topic].answer()
+            while self._channel is not None and self._channel.has_answer():
+                self._channel.answer()
+        except SourceTrouble:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Disconnect all."""
+        for line in (*self._lists.values(), self._channel):
+            if line is not None:
+                line.close()
+        self._lists.clear()
+        self._blocked.clear()
+        self._channel, self._channels = None, frozenset()
+
+    def _block(self, topic: str) -> None:
+        if topic not in self._lists:
+            self._lists[topic] = self._server.line()
+        name = keys.ready(topic)
+        self._lists[topic].ask("BLMOVE", name, name, "RIGHT", "RIGHT", 0)
+        self._blocked.add(topic)
+
+    def _listen(self, channels: frozenset[str]) -> None:
+        if self._channel is None:
+            self._channel = self._server.line()
+        if new := sorted(channels - self._channels):
+            self._channel.ask("SUBSCRIBE", *new)
+            for _ in new:
+                self._channel.answer()
+            self._channels |= channels

@@ -1,0 +1,131 @@
+"""The other side of a queue in Redis: those who publish, and those who look."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from workers import codec
+from workers.sources import redis_letters
+from workers.sources import redis_scripts as keys
+from workers.sources.desk import Depth, Letter
+from workers.sources.redis_server import RedisServer
+
+_PAGE: Final = 200
+_PURGE: Final = 5000
+
+
+class RedisDesk:
+    """A connection for those who publish, look and tidy up. Used by the thread that made it.
+
+    Every call may raise SourceTrouble. `topics` are those that the configuration lists: a server
+    that others use too is not searched for more.
+    """
+
+    def __init__(self, url: str, topics: Iterable[str], *, io_timeout: float) -> None:
+        self._server = RedisServer(url, io_timeout=io_timeout)
+        self._topics = tuple(topics)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._server.close()
+
+    def look(self) -> None:
+        """See that the server is there, lets us in, and is new enough."""
+        self._server.check()
+
+    def publish(self, topic: str, bodies: Iterable[bytes], delay_s: float) -> None:
+        """Put messages on a topic, all or none; the server has them when this returns."""
+        some = list(bodies)
+        if not some:
+            return
+        if delay_s > 0:
+            delay_ms, nonce = int(delay_s * 1000), os.urandom(8).hex()
+            places = [keys.delayed(topic)]
+            self._server.run(keys.DELAY, places, keys.bell(topic), delay_ms, nonce, *some)
+        else:
+            self._server.do("LPUSH", keys.ready(topic), *some)
+
+    def depths(self) -> list[Depth]:
+        """Look at every topic."""
+        return [self._depth(topic) for topic in self._topics]
+
+    def walk(self, queue: str, message_id: str | None = None) -> Iterator[Letter]:
+        """Go through the dead letters under a name or of a topic, the newest first."""
+        for name in dict.fromkeys((queue, *self._topics)):
+            for _, letter in self._letters(name):
+                if queue in (name, letter.topic) and message_id in (None, letter.id):
+                    yield letter
+
+    def replay(self, numbers: Iterable[int]) -> int:
+        """Put dead letters back on their topics, as if never tried, the oldest first.
+
+        Each moves whole or not at all, and once. Gives how many were moved.
+        """
+        moved = 0
+        for name, raw, letter in self._chosen(numbers):
+            names = [keys.dead(name), keys.ready(letter.topic)]
+            moved += self._server.run(keys.REPLAY, names, raw, letter.body)
+        return moved
+
+    def forget(self, numbers: Iterable[int]) -> int:
+        """Delete dead letters for good. Gives how many were there."""
+        return sum(
+            self._server.do("LREM", keys.dead(name), -1, raw)
+            for name, raw, _ in self._chosen(numbers)
+        )
+
+    def pause(self, topic: str) -> None:
+        """Let nobody claim from a topic until `resume`."""
+        self._server.do("SET", keys.paused(topic), int(time.time()), "NX")
+
+    def resume(self, topic: str) -> None:
+        """Undo `pause`."""
+        paused, bell = keys.paused(topic), keys.bell(topic)
+        self._server.do_all([("DEL", paused), ("PUBLISH", bell, "")])
+
+    def purge(self, topic: str) -> int:
+        """Delete what waits on a topic, delayed or not, and was there before this call."""
+        found = self._depth(topic)
+        left = found.depth + found.delayed
+        total = 0
+        while left > 0:
+            places = [keys.ready(topic), keys.delayed(topic)]
+            deleted = int(self._server.run(keys.PURGE, places, min(left, _PURGE)))
+            total += deleted
+            left = left - deleted if deleted else 0
+        return total
+
+    def _depth(self, topic: str) -> Depth:
+        names = [*keys.places([topic]), keys.dead(topic), keys.paused(topic)]
+        depth, delayed, leased, dead, paused, age_ms, first = self._server.run(keys.DEPTH, names)
+        ages = [age_ms / 1000] if age_ms >= 0 else []
+        if first is not None:
+            message = codec.decode(topic, first, fallback_id="", attempt=1)
+            if message.published_at is not None:
+                ages.append(max(0.0, time.time() - message.published_at.timestamp()))
+        return Depth(topic, depth, delayed, leased, dead, max(ages, default=None), bool(paused))
+
+    def _letters(self, name: str) -> Iterator[tuple[bytes, Letter]]:
+        """Go through one list by pages. What is added meanwhile is on the left, and met twice."""
+        seen: set[bytes] = set()
+        start = 0
+        while page := self._server.do("LRANGE", keys.dead(name), start, start + _PAGE - 1):
+            for raw in page:
+                letter = redis_letters.decode(raw, name)
+                if letter is not None and raw not in seen:
+                    yield raw, letter
+            seen = set(page)
+            start += len(page)
+
+    def _chosen(self, numbers: Iterable[int]) -> list[tuple[str, bytes, Letter]]:
+        wanted = set(numbers)
+        found = [
+            (name, raw, letter)
+            for name in self._topics
+            for raw, letter in self._letters(name)
+            if letter.number in wanted
+        ]
+        return sorted(found, key=lambda one: one[2].number)

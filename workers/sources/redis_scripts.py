@@ -1,0 +1,304 @@
+"""The Lua of a Redis queue, and the names of its keys.
+
+Each script is one transaction on the server and goes by the server's clock. A topic has five keys:
+
+* `mq:TOPIC`: a list of raw messages that nobody has tried; taken from the right.
+* `mq:TOPIC:delayed`: a sorted set of what waits for its time, or was tried before. The score is
+  the time in milliseconds.
+* `mq:TOPIC:lease`: a sorted set, the only record of what is in flight. The score is when it ends.
+* `mq:TOPIC:dead`: a list of JSON objects, the newest on the left.
+* `mq:TOPIC:paused`: there while the topic is paused.
+
+A member of the two sets is a line, then the raw message. The line keeps what is known about it
+and makes it differ from another message with the same text:
+
+    delayed:  ATTEMPTS FAILURES CRASHES SUSPECT NONCE
+    lease:    ATTEMPTS FAILURES CRASHES SUSPECT NUMBER OWNER
+
+What somebody else has put among the delayed ones without such a line has never been tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+
+def ready(topic: str) -> str:
+    """Name the list of what nobody has tried."""
+    return f"mq:{topic}"
+
+
+def delayed(topic: str) -> str:
+    """Name the set of what waits for its time."""
+    return f"mq:{topic}:delayed"
+
+
+def lease(topic: str) -> str:
+    """Name the set of what is in flight."""
+    return f"mq:{topic}:lease"
+
+
+def dead(queue: str) -> str:
+    """Name the list of dead letters."""
+    return f"mq:{queue}:dead"
+
+
+def paused(topic: str) -> str:
+    """Name the mark of a pause."""
+    return f"mq:{topic}:paused"
+
+
+def bell(topic: str) -> str:
+    """Name the channel on which a publisher says that something is due sooner than was known."""
+    return f"mq:{topic}:bell"
+
+
+def places(topics: Iterable[str]) -> list[str]:
+    """Give the keys that `CLAIM`, `RETURN` and `FREE` work on, three for each topic."""
+    return [key for topic in topics for key in (ready(topic), delayed(topic), lease(topic))]
+
+
+_SHARED: Final = """
+local function now()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Split a member of the sets into its counters, the rest of its line, and the raw message.
+local function parts(member)
+    local counters, rest, raw = string.match(member, '^(%d+ %d+ %d+ [01]) ([^\\n]+)\\n(.*)$')
+    if counters then return counters, rest, raw end
+    return '0 0 0 0', '', member
+end
+
+-- Put back what nobody has tried to the right end, all else to the times they are due.
+local function put_back(ready, delayed, counters, nonce, raw, due)
+    if due == 0 and counters == '0 0 0 0' then
+        redis.call('RPUSH', ready, raw)
+    else
+        local member = counters .. ' ' .. nonce .. '\\n' .. raw
+        redis.call('ZADD', delayed, due == 0 and now() or due, member)
+    end
+end
+"""
+
+CLAIM: Final = (
+    _SHARED
+    + """
+-- KEYS: three for each topic, then the mark of a pause for each.
+-- ARGV: owner, lease in ms, limit, the first number, and the share of each topic.
+-- Gives: milliseconds until something is due, or -1; 1 for each topic that is paused, else 0; and
+-- for each message taken the number of its topic, its counters, its raw text.
+local owner, lease_ms, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local number, topics, at = tonumber(ARGV[4]), #ARGV - 4, now()
+local taken, pauses, rich, next_due = {}, {}, {}, nil
+
+local function hold(topic, counters, raw)
+    local member = counters .. ' ' .. string.format('%d', number) .. ' ' .. owner .. '\\n' .. raw
+    redis.call('ZADD', KEYS[topic * 3], at + lease_ms, member)
+    number = number + 1
+    taken[#taken + 1] = {topic, counters, raw}
+end
+
+local function take(topic, wanted)
+    if wanted <= 0 then return 0 end
+    local ready, delayed = KEYS[topic * 3 - 2], KEYS[topic * 3 - 1]
+    local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', at, 'LIMIT', 0, wanted)
+    for _, member in ipairs(due) do
+        local counters, _, raw = parts(member)
+        redis.call('ZREM', delayed, member)
+        hold(topic, counters, raw)
+    end
+    local fresh = {}
+    if #due < wanted then fresh = redis.call('RPOP', ready, wanted - #due) or {} end
+    for _, raw in ipairs(fresh) do hold(topic, '0 0 0 0', raw) end
+    return #due + #fresh
+end
+
+for topic = 1, topics do
+    pauses[topic] = redis.call('EXISTS', KEYS[topics * 3 + topic])
+    if pauses[topic] == 0 then
+        local wanted = math.min(tonumber(ARGV[topic + 4]), limit - #taken)
+        if take(topic, wanted) == wanted then rich[#rich + 1] = topic end
+    end
+end
+for _, topic in ipairs(rich) do take(topic, limit - #taken) end
+if #taken == 0 then
+    for topic = 1, topics do
+        local first = redis.call('ZRANGE', KEYS[topic * 3 - 1], 0, 0, 'WITHSCORES')[2]
+        if first and pauses[topic] == 0 then
+            next_due = math.min(next_due or math.huge, tonumber(first))
+        end
+    end
+end
+return {next_due and math.max(0, math.ceil(next_due - at)) or -1, pauses, taken}
+"""
+)
+
+SWEEP: Final = (
+    _SHARED
+    + """
+-- KEYS: three for each topic. ARGV: the bell of each. Frees leases that nobody has renewed: of a
+-- host, or a supervisor, that is no more.
+local at = now()
+for topic = 1, #ARGV do
+    local ready, delayed, leases = KEYS[topic * 3 - 2], KEYS[topic * 3 - 1], KEYS[topic * 3]
+    local ended = redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. at, 'LIMIT', 0, 100)
+    for index = #ended, 1, -1 do
+        local counters, nonce, raw = parts(ended[index])
+        redis.call('ZREM', leases, ended[index])
+        put_back(ready, delayed, counters, nonce, raw, 0)
+    end
+    if #ended > 0 then redis.call('PUBLISH', ARGV[topic], '') end
+end
+"""
+)
+
+RETURN: Final = (
+    _SHARED
+    + """
+-- KEYS: three for each topic. ARGV: for each message the number of its topic, its member in the
+-- set of leases, its counters, and the delay in ms. What must come first again comes last.
+for index = 1, #ARGV, 4 do
+    local topic, member, delay = tonumber(ARGV[index]), ARGV[index + 1], tonumber(ARGV[index + 3])
+    if redis.call('ZREM', KEYS[topic * 3], member) == 1 then
+        local _, nonce, raw = parts(member)
+        local due = delay > 0 and now() + delay or 0
+        put_back(KEYS[topic * 3 - 2], KEYS[topic * 3 - 1], ARGV[index + 2], nonce, raw, due)
+    end
+end
+"""
+)
+
+FREE: Final = (
+    _SHARED
+    + """
+-- KEYS: three for each topic. ARGV: an owner, or how its name begins; whether it is the whole
+-- name; an owner who is spared; how many suspects there are; their numbers; numbers to be spared.
+-- A suspect who already was one ran alone: that was its crash. Gives how many were freed.
+local name, whole, spared, suspects = ARGV[1], ARGV[2] == '1', ARGV[3], tonumber(ARGV[4])
+local is_suspect, is_spared, freed = {}, {}, 0
+for index = 5, #ARGV do
+    local known = index <= 4 + suspects and is_suspect or is_spared
+    known[ARGV[index]] = true
+end
+local function wanted(number, owner)
+    if owner == spared or is_spared[number] then return false end
+    return owner == name or not whole and string.sub(owner, 1, #name) == name
+end
+for topic = 1, #KEYS / 3 do
+    local found = {}
+    for _, member in ipairs(redis.call('ZRANGE', KEYS[topic * 3], 0, -1)) do
+        local counters, rest, raw = parts(member)
+        local number, owner = string.match(rest, '^(%d+) (.*)$')
+        if number and wanted(number, owner) then
+            found[#found + 1] = {tonumber(number), member, counters, rest, raw, is_suspect[number]}
+        end
+    end
+    table.sort(found, function(one, other) return one[1] > other[1] end)
+    for _, one in ipairs(found) do
+        local _, member, counters, rest, raw, suspect = unpack(one)
+        if suspect then
+            local tries, crashes, was = string.match(counters, '(%d+ %d+) (%d+) (%d)')
+            counters = tries .. ' ' .. string.format('%d', crashes + was) .. ' 1'
+        end
+        redis.call('ZREM', KEYS[topic * 3], member)
+        put_back(KEYS[topic * 3 - 2], KEYS[topic * 3 - 1], counters, rest, raw, 0)
+        freed = freed + 1
+    end
+end
+return freed
+"""
+)
+
+EXTEND: Final = (
+    _SHARED
+    + """
+-- KEYS: the leases of each topic. ARGV: lease in ms; for each message the number of its topic, and
+-- its member. Gives for each message 1 when the lease was ours still.
+local kept, ends = {}, now() + tonumber(ARGV[1])
+for index = 2, #ARGV, 2 do
+    local key, member = KEYS[tonumber(ARGV[index])], ARGV[index + 1]
+    local is_ours = redis.call('ZSCORE', key, member)
+    if is_ours then redis.call('ZADD', key, ends, member) end
+    kept[#kept + 1] = is_ours and 1 or 0
+end
+return kept
+"""
+)
+
+BURY: Final = """
+-- KEYS: for each message the leases of its topic, and the dead letters. ARGV: for each message its
+-- member, and the letter. Who has lost the lease buries nothing.
+for index = 1, #ARGV, 2 do
+    if redis.call('ZREM', KEYS[index], ARGV[index]) == 1 then
+        redis.call('LPUSH', KEYS[index + 1], ARGV[index + 1])
+    end
+end
+"""
+
+DELAY: Final = (
+    _SHARED
+    + """
+-- KEYS: the delayed ones of a topic. ARGV: the channel of its bell, the delay in ms, a nonce, and
+-- the raw messages.
+local due = now() + tonumber(ARGV[2])
+for index = 4, #ARGV do
+    local line = string.format('0 0 0 0 %s-%06d\\n', ARGV[3], index)
+    redis.call('ZADD', KEYS[1], due, line .. ARGV[index])
+end
+redis.call('PUBLISH', ARGV[1], '')
+"""
+)
+
+BACKLOG: Final = (
+    _SHARED
+    + """
+-- KEYS: three for each topic, then the mark of a pause for each. Gives what is due and free.
+local topics, at, waiting = #KEYS / 4, now(), 0
+for topic = 1, topics do
+    if redis.call('EXISTS', KEYS[topics * 3 + topic]) == 0 then
+        waiting = waiting + redis.call('LLEN', KEYS[topic * 3 - 2])
+            + redis.call('ZCOUNT', KEYS[topic * 3 - 1], '-inf', at)
+    end
+end
+return waiting
+"""
+)
+
+DEPTH: Final = (
+    _SHARED
+    + """
+-- KEYS: ready, delayed, leases, dead letters, mark of a pause. Gives how many are ready or due,
+-- delayed, leased, dead; whether it is paused; the age in ms of what is due longest, or -1; and the
+-- message that is taken next from the list.
+local at = now()
+local due = redis.call('ZCOUNT', KEYS[2], '-inf', at)
+local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]
+return {
+    redis.call('LLEN', KEYS[1]) + due, redis.call('ZCARD', KEYS[2]) - due,
+    redis.call('ZCARD', KEYS[3]), redis.call('LLEN', KEYS[4]), redis.call('EXISTS', KEYS[5]),
+    due > 0 and math.floor(at - tonumber(first)) or -1, redis.call('LINDEX', KEYS[1], -1),
+}
+"""
+)
+
+REPLAY: Final = """
+-- KEYS: a list of dead letters; the list of the topic. ARGV: the letter, and its raw message.
+if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 0 then return 0 end
+redis.call('LPUSH', KEYS[2], ARGV[2])
+return 1
+"""
+
+PURGE: Final = """
+-- KEYS: ready, delayed. ARGV: how many at most. Gives how many were deleted.
+local most, deleted = tonumber(ARGV[1]), 0
+local function some_of(number) return math.min(number, most - deleted) end
+local fresh = some_of(redis.call('LLEN', KEYS[1]))
+if fresh > 0 then redis.call('LTRIM', KEYS[1], 0, -1 - fresh) end
+deleted = fresh
+local waiting = some_of(redis.call('ZCARD', KEYS[2]))
+if waiting > 0 then redis.call('ZREMRANGEBYRANK', KEYS[2], 0, waiting - 1) end
+return deleted + waiting
+"""

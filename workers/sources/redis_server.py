@@ -1,0 +1,133 @@
+"""A Redis server behind a URL: connecting, a deadline on every call, and what its errors mean.
+
+Nothing is retried here. A call that timed out may have been carried out, and only its caller knows
+whether to ask again does harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.commands.core import Script
+from redis.retry import Retry
+
+from supervisor.errors import configuration_fault
+from workers.sources.source import SourceTrouble
+
+T = TypeVar("T")
+
+Argument = bytes | str | int | float
+"""What a script may be given."""
+
+_OLDEST: Final = (6, 2)
+"""Of this version are BLMOVE, and RPOP of several at once."""
+
+
+class RedisServer:
+    """One connection for calls, and a way to more of them. Used by one thread.
+
+    Connects at the first call, and again at the first call after a failure.
+    """
+
+    def __init__(self, url: str, *, io_timeout: float) -> None:
+        self._client = client = _client(url, io_timeout)
+        self._execute: Callable[..., Any] = client.execute_command
+        self._scripts: dict[str, Script] = {}
+
+    def check(self) -> None:
+        """See that it is there, lets us in, and is new enough. Raises: SourceTrouble."""
+        version = str(self.do("INFO", "server")["redis_version"])
+        if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+            raise SourceTrouble(f"Redis {version} is too old; 6.2 is needed")
+
+    def do(self, *words: Argument) -> Any:  # noqa: ANN401 - each command has its own answer
+        """Carry out a command. Raises: SourceTrouble."""
+        return self._call(partial(self._execute, *words))
+
+    def do_all(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
+        """Carry out commands in one transaction. Raises: SourceTrouble."""
+        pipeline: Any = self._client.pipeline()  # its methods have no types
+        for words in commands:
+            pipeline.execute_command(*words)
+        return self._call(pipeline.execute)
+
+    def run(self, script: str, keys: Sequence[str], *arguments: Argument) -> Any:  # noqa: ANN401
+        """Run a Lua script, which is one transaction. Raises: SourceTrouble."""
+        known = self._scripts.get(script)
+        if known is None:
+            known = self._scripts[script] = self._client.register_script(script)
+        return self._call(partial(known, keys=keys, args=arguments))
+
+    def line(self) -> Line:
+        """Open one connection more, for calls that block. Raises: SourceTrouble."""
+        return Line(self._client.connection_pool.make_connection())
+
+    def close(self) -> None:
+        """Disconnect; the next call connects again."""
+        self._client.connection_pool.disconnect()
+
+    def _call(self, what: Callable[[], T]) -> T:
+        try:
+            return what()
+        except (redis.RedisError, OSError) as error:
+            # What is half read of an answer would be taken for the next one.
+            self.close()
+            raise SourceTrouble(in_words(error)) from error
+
+
+class Line:
+    """A connection whose answers may come much later. Every call may raise SourceTrouble."""
+
+    def __init__(self, connection: Any) -> None:  # noqa: ANN401 - its methods have no types
+        self._connection = connection
+        self._call(connection.connect)
+
+    def ask(self, *words: str | int) -> None:
+        """Send a command, and wait for nothing."""
+        self._call(lambda: self._connection.send_command(*words))
+
+    def has_answer(self) -> bool:
+        """Tell whether an answer has come, or the connection was closed."""
+        return bool(self._call(self._connection.can_read))
+
+    def answer(self) -> None:
+        """Wait for an answer, and throw it away."""
+        self._call(self._connection.read_response)
+
+    def fileno(self) -> int:
+        """Give the descriptor that becomes readable with an answer."""
+        return int(self._connection._sock.fileno())  # there is no public way to it
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._connection.disconnect()
+
+    def _call(self, what: Callable[[], T]) -> T:
+        try:
+            return what()
+        except (redis.RedisError, OSError) as error:
+            self.close()
+            raise SourceTrouble(in_words(error)) from error
+
+
+def in_words(error: Exception) -> str:
+    """Say what is wrong with a server, in one line and without the URL."""
+    words = " ".join(str(error).split()).rstrip(".")
+    return words or type(error).__name__
+
+
+def _client(url: str, io_timeout: float) -> redis.Redis:
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=io_timeout,
+            socket_connect_timeout=io_timeout,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+    except ValueError as error:
+        raise configuration_fault("url", f"{error}; write redis://HOST:PORT/DATABASE") from None
