@@ -274,7 +274,11 @@ class ControlServer:
                 connection.send(protocol.encode(protocol.refusal(ExitCode.FAILED, words)))
             connection.close()
             return
-        self._clients.add(Connection(self, connection, Peer(pid, uid)))
+        try:
+            self._clients.add(Connection(self, connection, Peer(pid, uid)))
+        except OSError as error:  # of epoll_ctl(2): no memory, or too much is watched already
+            _log.warning("a new client cannot be listened to: %s", error.strerror)
+            connection.close()
 
     def _is_member(self, connection: socket.socket, gid: int) -> bool:
         """Tell whether a client was of `socket_group` when it connected, by any of its groups."""

@@ -572,3 +572,25 @@ def test_a_master_without_descriptors_does_not_spin(
         connection.sendall(b'{"verb": "ping"}\n')
         assert answer(connection)["ok"] is True
     assert "no new clients for a second" in caplog.text
+
+
+def test_a_client_that_cannot_be_listened_to_is_hung_up_on(master: Master) -> None:
+    class Full:
+        """An epoll that takes nobody more."""
+
+        def __init__(self, real: select.epoll) -> None:
+            self.real = real
+
+        def register(self, _fd: int, _mask: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def __getattr__(self, name: str) -> object:
+            found: object = getattr(self.real, name)
+            return found
+
+    full = Full(master.server._epoll)
+    master.within(lambda: setattr(master.server, "_epoll", full))
+    with master.connect() as connection:
+        assert is_closed(connection)
+    master.within(lambda: setattr(master.server, "_epoll", full.real))
+    assert _name(master) == "toy"
