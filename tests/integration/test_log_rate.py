@@ -70,7 +70,7 @@ def test_a_flood_is_cut_and_every_line_counted(supervise: Supervise) -> None:
     assert (told["level"], told["job"], told["pid"]) == ("warning", "floods", supervisor.pid)
     assert told["dropped"] > 0
     assert line
-    assert "quiet words" in supervisor.messages("talks")
+    assert supervisor.wait_line("quiet words")["job"] == "talks"
     tail = supervisor.call("logs", names=["floods:0"], n=1000)["lines"]
     assert any("above log_rate = 50 a second" in line for line in tail), "where they are missed"
     assert supervisor.stop() == 0
