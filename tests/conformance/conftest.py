@@ -136,8 +136,10 @@ class RedisBench(Bench):
     def out_of_order(self) -> Iterator[None]:
         """Let the server stand still."""
         self._server.send(signal.SIGSTOP)
-        yield
-        self._server.send(signal.SIGCONT)
+        try:
+            yield
+        finally:  # all other tests need it too
+            self._server.send(signal.SIGCONT)
 
 
 class Guarded(Bench):

@@ -40,9 +40,9 @@ class RedisServer:
         assert self._process is not None
         return self._process.pid
 
-    def client(self) -> redis.Redis:
+    def client(self, timeout_s: float = PATIENCE_S) -> redis.Redis:
         """Connect; close it."""
-        return redis.Redis.from_url(self.url, socket_timeout=PATIENCE_S)
+        return redis.Redis.from_url(self.url, socket_timeout=timeout_s)
 
     def empty(self) -> None:
         """Forget everything."""
@@ -91,7 +91,8 @@ class RedisServer:
         def answers() -> bool:
             if process.poll() is not None:
                 return True
-            with self.client() as client:
+            # Asked again and again: whoever has the port already may never answer.
+            with self.client(timeout_s=1.0) as client:
                 try:
                     return bool(client.info("server")["process_id"] == process.pid)
                 except redis.RedisError:
