@@ -243,7 +243,7 @@ class Seat:
             return f"waiting for pid {min(self.predecessors)}, of an earlier master, to end"
         if self.exit is not None and self.leftovers:
             return f"waiting for pid {min(self.leftovers)}, begun by it, to end"
-        if self.status.ready and self.complaint:
+        if self.complaint and (self.status.ready or self.status.state is State.STARTING):
             return f"not ready: {self.complaint}"
         if self.status.ready and self.is_stuck(now):
             limit = f"{self.job.progress_timeout:g}s"

@@ -102,7 +102,7 @@ class Consumer:
         self._intake = Intake(self._pool, width)
         self._overdue = Overdue(self._pool, job.handler_timeout)
         self._breaker = Breaker(job.retry_backoff_max, job.retry_backoff)
-        self._complaint = ""
+        self._outage = self._complaint = ""
         self._leases = Leases(self._source, job.lease)
         self._settlement = Settlement(self._page, threads * width, self._leases.forget)
         self._suspect: Task | None = None
@@ -144,8 +144,10 @@ class Consumer:
         """Open the source, however long that takes. Gives False when the stop came first."""
         while not self._attempt([self._open_and_release]):
             self._beat()
+            self._complain()
             if self._child.stop.wait(min(_TURN_S, self._trouble.until - time.monotonic())):
                 return False
+        self._complaint = ""  # READY says that it is over
         return not self._child.stop.stopping
 
     def _open_and_release(self) -> None:
@@ -164,6 +166,7 @@ class Consumer:
             if self._child.stop.quiet != self.gate.is_barred(_QUIET):
                 self._follow_lull(now)
             self._attempt_due(now)
+            self._complain()
             if self._draining and (code := self._ended(now)) is not None:
                 return code
             self._begin_suspect()
@@ -281,16 +284,20 @@ class Consumer:
     def _heed_breaker(self, now: float) -> None:
         """Tell when the system behind goes down, and when it is back; untried messages go back."""
         why = self._breaker.circuit.why
-        if why == self._complaint:
-            return
-        if not self._complaint:
+        if why and not self._outage:
             _log.error("%s; one message probes each %gs", why, self._job.retry_backoff_max)
             for task in self._intake.take_back():
                 self._give_back(task, now)
-        elif not why:
-            _log.info("available again, it was: %s", self._complaint)
-        self._complaint = why
-        self._child.report.complain(why)
+        elif self._outage and not why:
+            _log.info("available again, it was: %s", self._outage)
+        self._outage = why
+
+    def _complain(self) -> None:
+        """Tell the master why there is no work done, or that there is again."""
+        why = self._trouble.why or self._outage
+        if why != self._complaint:
+            self._complaint = why
+            self._child.report.complain(why)
 
     def _call_alone(self, task: Task, now: float) -> None:
         """Call a message again whose batch has failed: only what it does alone is its own."""

@@ -20,13 +20,14 @@ _log = logging.getLogger(__name__)
 class Trouble:
     """Whether the source is in trouble, and until when to leave it alone.
 
-    Times are CLOCK_MONOTONIC seconds.
+    `why` says it in words while it lasts. Times are CLOCK_MONOTONIC seconds.
     """
 
     def __init__(self) -> None:
         self._pause_s = _FIRST_S
         self._since: float | None = None
         self.until = 0.0
+        self.why = ""
 
     def passes(self, steps: Iterable[Callable[[], None]]) -> bool:
         """Do things with the source, up to the first that fails; give False when one does.
@@ -47,6 +48,7 @@ class Trouble:
 
     def met(self, error: Exception, now: float) -> None:
         """Note a failed call."""
+        self.why = f"the queue cannot be used: {error}"
         if self._since is None:
             self._since = now
             self._pause_s = _FIRST_S
@@ -63,3 +65,4 @@ class Trouble:
         _log.info("the queue can be used again, after %.1f s", now - self._since)
         self._since = None
         self.until = 0.0
+        self.why = ""

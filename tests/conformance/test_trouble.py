@@ -8,7 +8,7 @@ from pathlib import Path
 
 from supervisor import kernel
 from supervisor.board import UNKNOWN
-from supervisor.slot import Slot
+from supervisor.slot import READY, Slot
 from tests.conformance.conftest import Bench, empty
 from tests.helpers import shop
 from tests.helpers.eventually import eventually
@@ -27,12 +27,14 @@ def test_a_locked_queue_is_said_once_and_survived(
     with bench.out_of_order():
         shop.open_gate(journal.path)
         one.until(lambda: one.said("cannot be used"))
+        one.until(lambda: any(line.startswith(b"unready the queue cannot") for line in one.lines))
         one.until(lambda: one.page.read().backlog == UNKNOWN)
         beat = one.page.read().beat_ns
         one.until(lambda: one.page.read().beat_ns > beat)
     one.until(empty(bench))
     bench.publish("t", 2)
     one.until(lambda: one.page.read().done == 2)
+    one.until(lambda: one.lines.count(READY) >= 2)
     assert one.stop() == 0
     assert len([line for line in one.lines if b"cannot be used, trying" in line]) == 1
     assert one.said("can be used again")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
+
 from tests.conftest import Supervise
 from tests.helpers.ledger import SOURCE
+from tests.helpers.redis_server import RedisServer
 from tests.helpers.sections import section
 
 SHOP = """
@@ -41,3 +45,32 @@ def test_it_is_running_and_not_ready_and_says_why(supervise: Supervise) -> None:
     assert (row["failed"], row["dead"], row["why"]) == (0, 0, "ready")
     assert supervisor.status()["master"]["ready"]
     supervisor.wait_line("available again, it was:")
+
+
+def test_a_queue_that_is_not_there_is_waited_for_and_named(
+    supervise: Supervise, tmp_path: Path
+) -> None:
+    with closing(RedisServer(tmp_path)) as server:
+        common = {"type": "queue", "handler": "shop:handle", "ready_timeout": "10m"}
+        jobs = section("orders", url=server.url, topics="orders", **common)
+        jobs += section("other", url="sqlite:///q.db", topics="others", **common)
+        server.stop()
+        supervisor = supervise(jobs, {"shop": SHOP, "ledger": SOURCE}, start=False)
+        supervisor.write("gate", "")
+        supervisor.start(wait=False)
+        supervisor.wait_process("other:0", lambda row: row["ready"])
+        wanted = (
+            f"not ready: the queue cannot be used: Error 111 connecting to 127.0.0.1:{server.port}"
+        )
+        row = supervisor.wait_process("orders:0", lambda row: row["why"].startswith(wanted))
+        assert row["state"] == "STARTING"
+        server.start()
+        row = supervisor.wait_process("orders:0", lambda row: row["ready"])
+        server.stop()
+        row = supervisor.wait_process("orders:0", lambda row: row["why"].startswith(wanted))
+        assert (row["state"], row["ready"], row["restarts"]) == ("RUNNING", False, 0)
+        assert not supervisor.status()["master"]["ready"]
+        server.start()
+        row = supervisor.wait_process("orders:0", lambda row: row["ready"])
+        assert (row["why"], row["restarts"]) == ("ready", 0)
+        assert supervisor.stop() == 0
