@@ -130,6 +130,7 @@ class Consumer:
             if not self._open_source():
                 return ExitCode.OK
             self._pool.start()
+            self._beat()  # from READY on it is missed, whatever the first turn does
             child.ready()
             code = self._loop()
             self._pool.close()

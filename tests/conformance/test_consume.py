@@ -17,6 +17,7 @@ from tests.helpers.eventually import PATIENCE_S, eventually
 from tests.helpers.forked import Forked, Nursery
 from workers import lifeline, runtime
 from workers.consumer import Consumer
+from workers.report import Report
 from workers.sources.source import Source
 
 
@@ -40,6 +41,22 @@ def test_a_class_is_opened_before_ready_and_closed_at_the_end(
     one.until(empty(bench))
     assert one.stop() == 0
     assert [line[0] for line in journal.lines()] == ["open", "begin", "end", "close"]
+
+
+def test_whoever_freezes_as_soon_as_it_is_ready_is_watched(
+    bench: Bench, nursery: Nursery, journal: shop.Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a beat no consumer would ever be missed."""
+    ready = Report.ready
+
+    def freeze(report: Report) -> None:
+        ready(report)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    monkeypatch.setattr(Report, "ready", freeze)
+    one = nursery.fork(bench.job(journal.path))
+    one.until_ready()
+    assert one.page.read().beat_ns > 0
 
 
 def test_failures_are_retried_and_then_dead(
