@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from tests.conformance.conftest import BENCHES, Bench
+from tests.helpers.redis_server import RedisServer
 from workers.sources.source import Burial, Delivery, Return, Source
 
 TOPICS = ("a", "b")
@@ -205,5 +206,8 @@ def _name(delivery: Delivery) -> str:
 
 
 @pytest.mark.parametrize("kind", BENCHES)
-def test_the_books_agree_after_every_move(kind: Callable[[Path], Bench]) -> None:
-    run_state_machine_as_test(partial(Bookkeeping, kind), settings=_SETTINGS)
+def test_the_books_agree_after_every_move(
+    kind: Callable[[Path, RedisServer], Bench], redis_server: RedisServer
+) -> None:
+    machine = partial(Bookkeeping, lambda folder: kind(folder, redis_server))
+    run_state_machine_as_test(machine, settings=_SETTINGS)
