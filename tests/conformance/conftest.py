@@ -37,6 +37,9 @@ IO_S = 30.0
 class Bench(ABC):
     """What the suite needs to know about one kind of source: how to come to it, and its job."""
 
+    KEEPS_PLACES = True
+    """What is given back without delay comes where it stood; else before what nobody has had."""
+
     @abstractmethod
     def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
         """Give a source that is not open yet."""
@@ -116,6 +119,7 @@ class SqliteBench(Bench):
 class RedisBench(Bench):
     """Lists of Redis."""
 
+    KEEPS_PLACES = False
     TOPICS = ("t", "u", "a", "b", "high", "low")
 
     def __init__(self, _folder: Path, server: RedisServer) -> None:

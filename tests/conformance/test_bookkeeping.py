@@ -42,6 +42,7 @@ class Known:
     failures: int = 0
     crashes: int = 0
     suspect: bool = False
+    was_taken: bool = False
 
 
 _SETTINGS: Final = settings(
@@ -55,14 +56,14 @@ _SETTINGS: Final = settings(
 class Bookkeeping(RuleBasedStateMachine):
     """Each rule is a move of somebody; the invariant compares the depths."""
 
-    def __init__(self, kind: Callable[[Path], Bench]) -> None:
+    def __init__(self, make: Callable[[Path], Bench]) -> None:
         super().__init__()
-        self.kind = kind
+        self.make = make
 
     @initialize()
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="books-"))
-        self.bench = self.kind(self.folder)
+        self.bench = self.make(self.folder)
         self.lives = [1, 1]
         self.sources: list[Source] = [self._source(seat) for seat in SEATS]
         self.held: list[dict[str, Delivery]] = [{}, {}]
@@ -91,7 +92,14 @@ class Bookkeeping(RuleBasedStateMachine):
         for delivery in found:
             name = _name(delivery)
             known = self.known[name]
-            assert name == free[delivery.topic].pop(0), "oldest first, and nobody else's"
+            waiting = free[delivery.topic]
+            if self.bench.KEEPS_PLACES:
+                assert name == waiting[0], "oldest first, and nobody else's"
+            else:
+                back = [one for one in waiting if self.known[one].was_taken]
+                assert name in (back or waiting[:1]), "first what came back, then oldest first"
+            waiting.remove(name)
+            known.was_taken = True
             assert (delivery.attempts, delivery.failures) == (known.attempts, known.failures)
             assert (delivery.crashes, delivery.suspect) == (known.crashes, known.suspect)
             known.owner = seat

@@ -109,7 +109,7 @@ class Source(Protocol):
         ...
 
     def nack(self, returns: Sequence[Return]) -> None:
-        """Give back, all or none, keeping each message's place in its queue if without delay."""
+        """Give back, all or none: without delay to its place, or before what nobody has had."""
         ...
 
     def dead(self, burials: Sequence[Burial]) -> None:
