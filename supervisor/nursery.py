@@ -259,6 +259,8 @@ class Nursery:
         elif line.startswith(UNREADY + b" "):
             words = line.removeprefix(UNREADY + b" ")[:_LONGEST_COMPLAINT]
             self._parent.on_complaint(seat, escape(mask(words.decode(errors="replace"))))
+            # It runs and will work when it can: a new process in its place could do no more.
+            self._parent.happen_to(seat, Kind.READY)
         elif line == OVERDUE:
             self._parent.happen_to(seat, Kind.OVERDUE)
 

@@ -167,7 +167,7 @@ def _is_met(seat: Seat, need: str) -> bool:
     if need == "completed":
         return status.spent and not status.alive
     if need == "ready":
-        return status.ready and seat.exit is None
+        return status.ready and seat.exit is None and not seat.complaint
     if status.state in _THERE:
         return seat.process is not None
     # One that has died was started; it would be a matter of luck to have seen it before.

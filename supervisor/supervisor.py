@@ -366,6 +366,7 @@ class Supervisor:
         """Note why a process cannot do its work though it runs, or that it can again."""
         if words != seat.complaint:
             seat.complaint = words
+            self.precedence.changed()
             self.wake_waiting()
             self.outside.changed()
 

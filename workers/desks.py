@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from supervisor.errors import Problem, ServiceUnavailable
+from supervisor.errors import ConfigError, Problem, ServiceUnavailable
 
 if TYPE_CHECKING:
     from supervisor.config import Config, Job
+    from supervisor.secret import Secret
     from workers.sources.desk import Desk
 
 _REDIS: Final = ("redis://", "rediss://")
@@ -47,12 +48,23 @@ def desk_at(place: str, names: Iterable[str] = (), *, io_timeout: float, create:
     return SqliteDesk(path_of(place), io_timeout=io_timeout, create=create)
 
 
+def revealed(job: Job, key: str, secret: Secret) -> str:
+    """Read a secret of a job for a command. Raises: ConfigError when its file cannot be read."""
+    try:
+        return secret.reveal()
+    except OSError as error:
+        fault = f"cannot read {error.filename}: {error.strerror}"
+    except ValueError as error:
+        fault = str(error)
+    raise ConfigError(job.problem(key, fault))
+
+
 def places_of(config: Config) -> dict[str, list[Job]]:
     """Give the places of the configuration, each with the jobs that consume from it."""
     places: dict[str, list[Job]] = {}
     for job in config.jobs:
         if job.url is not None:
-            places.setdefault(place_of(job.url.reveal()), []).append(job)
+            places.setdefault(place_of(revealed(job, "url", job.url)), []).append(job)
     return places
 
 
@@ -62,12 +74,15 @@ def names_of(job: Job) -> set[str]:
     return names | ({job.dead_letter} - {"on", "off"} if names else set())
 
 
+def _names(jobs: Iterable[Job]) -> list[str]:
+    return sorted(set().union(*map(names_of, jobs)))
+
+
 @contextmanager
 def desk_of(place: str, jobs: list[Job], *, create: bool = False) -> Iterator[Desk]:
     """Open the desk of a place. Raises: ServiceUnavailable, here and for what the block does."""
     with unavailable_in_words():
-        names = sorted(set().union(*map(names_of, jobs)))
-        desk = desk_at(place, names, io_timeout=jobs[0].io_timeout, create=create)
+        desk = desk_at(place, _names(jobs), io_timeout=jobs[0].io_timeout, create=create)
         try:
             yield desk
         finally:
@@ -79,16 +94,18 @@ def unreachable(config: Config) -> tuple[Problem, ...]:
     from workers.sources.source import SourceTrouble
 
     wanted = {
-        url.reveal(): job.problem(key, f"the server of {url.shown} cannot be used: ")
+        revealed(job, key, url): job.problem(key, f"the server of {url.shown} cannot be used: ")
         for job in config.jobs
         for key, url in (("idempotency", job.idempotency), ("url", job.url))
         if url is not None
     }
+    places = places_of(config)
     found = []
     for url, problem in wanted.items():
         if not url.startswith(_REDIS):
             continue  # a file is made when it is missing
-        desk = desk_at(place_of(url), io_timeout=_LOOK_S, create=False)
+        place = place_of(url)
+        desk = desk_at(place, _names(places.get(place, ())), io_timeout=_LOOK_S, create=False)
         try:
             desk.look()
         except SourceTrouble as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from supervisor.errors import NoSuchJob, UsageError
 from supervisor.urls import by_hand
-from workers.desks import desk_at, place_of, unavailable_in_words
+from workers.desks import desk_at, place_of, revealed, unavailable_in_words
 
 if TYPE_CHECKING:
     from supervisor.config import Config
@@ -95,7 +95,7 @@ def url_of(config: Config, topic: str) -> str:
             continue
         topics.update(known.name for known in job.topics)
         if any(known.name == topic for known in job.topics):
-            found[job.url.reveal()] = f"{job.url.shown} ({job.name})"
+            found[revealed(job, "url", job.url)] = f"{job.url.shown} ({job.name})"
     if len(found) > 1:
         choice = "\n".join(f"  {shown}" for shown in found.values())
         raise UsageError(f"jobs of several queues list {topic}; choose one with --url:\n{choice}")

@@ -14,13 +14,16 @@ _FIRST_S: Final = 0.1
 _LONGEST_S: Final = 5.0
 _SPREAD: Final = 0.2
 
+_BEAR_S: Final = 1.0
+"""A trouble that is over before that makes nobody less ready."""
+
 _log = logging.getLogger(__name__)
 
 
 class Trouble:
     """Whether the source is in trouble, and until when to leave it alone.
 
-    `why` says it in words while it lasts. Times are CLOCK_MONOTONIC seconds.
+    `why` says it in words when it lasts. Times are CLOCK_MONOTONIC seconds.
     """
 
     def __init__(self) -> None:
@@ -48,13 +51,14 @@ class Trouble:
 
     def met(self, error: Exception, now: float) -> None:
         """Note a failed call."""
-        self.why = f"the queue cannot be used: {error}"
         if self._since is None:
             self._since = now
             self._pause_s = _FIRST_S
             _log.error("the queue cannot be used, trying again: %s", error)
         else:
             self._pause_s = min(_LONGEST_S, self._pause_s * 2)
+        if now - self._since >= _BEAR_S:
+            self.why = f"the queue cannot be used: {error}"
         # By chance, so that a server that is back does not see all its clients at one instant.
         self.until = now + self._pause_s * random.uniform(1, 1 + _SPREAD)
 

@@ -51,7 +51,7 @@ def test_a_queue_that_is_not_there_is_waited_for_and_named(
     supervise: Supervise, tmp_path: Path
 ) -> None:
     with closing(RedisServer(tmp_path)) as server:
-        common = {"type": "queue", "handler": "shop:handle", "ready_timeout": "10m"}
+        common = {"type": "queue", "handler": "shop:handle"}
         jobs = section("orders", url=server.url, topics="orders", **common)
         jobs += section("other", url="sqlite:///q.db", topics="others", **common)
         server.stop()
@@ -63,7 +63,7 @@ def test_a_queue_that_is_not_there_is_waited_for_and_named(
             f"not ready: the queue cannot be used: Error 111 connecting to 127.0.0.1:{server.port}"
         )
         row = supervisor.wait_process("orders:0", lambda row: row["why"].startswith(wanted))
-        assert row["state"] == "STARTING"
+        assert row["state"] == "RUNNING"
         server.start()
         row = supervisor.wait_process("orders:0", lambda row: row["ready"])
         server.stop()

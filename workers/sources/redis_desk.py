@@ -33,8 +33,8 @@ class RedisDesk:
         self._server.close()
 
     def look(self) -> None:
-        """See that the server is there, lets us in, and is new enough."""
-        self._server.check()
+        """See that the server is there, lets us in, is new enough, and has no keys in our way."""
+        self._server.check(keys.kinds(self._topics))
 
     def publish(self, topic: str, bodies: Iterable[bytes], delay_s: float) -> None:
         """Put messages on a topic, all or none; the server has them when this returns."""

@@ -47,8 +47,8 @@ class RedisSource:
         self._is_unsure = False
 
     def open(self) -> None:
-        """See that the server is there, and new enough."""
-        self._server.check()
+        """See that the server is there, new enough, and has no keys in our way."""
+        self._server.check(keys.kinds(self._topics))
 
     def close(self) -> None:
         """Disconnect."""

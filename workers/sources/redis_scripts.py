@@ -59,6 +59,19 @@ def places(topics: Iterable[str]) -> list[str]:
     return [key for topic in topics for key in (ready(topic), delayed(topic), lease(topic))]
 
 
+def kinds(names: Iterable[str]) -> dict[str, str]:
+    """Give the type of each key of these topics, or of the names of dead letters."""
+    return {
+        key: kind
+        for name in names
+        for key, kind in (
+            *zip(places([name]), ("list", "zset", "zset"), strict=True),
+            (dead(name), "list"),
+            (paused(name), "string"),
+        )
+    }
+
+
 _SHARED: Final = """
 local function now()
     local time = redis.call('TIME')

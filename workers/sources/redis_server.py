@@ -6,7 +6,7 @@ whether to ask again does harm.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -38,11 +38,24 @@ class RedisServer:
         self._execute: Callable[..., Any] = client.execute_command
         self._scripts: dict[str, Script] = {}
 
-    def check(self) -> None:
-        """See that it is there, lets us in, and is new enough. Raises: SourceTrouble."""
-        version = str(self.do("INFO", "server")["redis_version"])
-        if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
-            raise SourceTrouble(f"Redis {version} is too old; 6.2 is needed")
+    def check(self, kinds: Mapping[str, str]) -> None:
+        """See that it is there, lets us in, is new enough, and takes what is written.
+
+        `kinds` are names of keys and the type of each, as it is when the key is there. Needs no
+        more rights than the work does: INFO is one of an administrator. Raises: SourceTrouble.
+        """
+        words = [_text(word) for word in _flat(self.do("HELLO", 2))]
+        told = dict(zip(words[::2], words[1::2], strict=False))
+        if tuple(int(part) for part in told["version"].split(".")[:2]) < _OLDEST:
+            raise SourceTrouble(f"Redis {told['version']} is too old; 6.2 is needed")
+        if told.get("role", "master") != "master":
+            raise SourceTrouble("it is a replica, which takes nothing; name its master")
+        found = self.do_all(("TYPE", key) for key in kinds)
+        for (key, kind), is_one in zip(kinds.items(), map(_text, found), strict=True):
+            if is_one not in (kind, "none"):
+                raise SourceTrouble(
+                    f"{key} is a {is_one}, and no {kind}: another program uses that name"
+                )
 
     def do(self, *words: Argument) -> Any:  # noqa: ANN401 - each command has its own answer
         """Carry out a command. Raises: SourceTrouble."""
@@ -112,6 +125,16 @@ class Line:
         except (redis.RedisError, OSError) as error:
             self.close()
             raise SourceTrouble(in_words(error)) from error
+
+
+def _flat(answer: Any) -> list[Any]:  # noqa: ANN401 - a list, or what the library makes of it
+    if isinstance(answer, dict):
+        return [word for pair in answer.items() for word in pair]
+    return list(answer)
+
+
+def _text(word: object) -> str:
+    return word.decode(errors="replace") if isinstance(word, bytes) else str(word)
 
 
 def in_words(error: Exception) -> str:
