@@ -5,6 +5,7 @@ Reads and imports, starts and changes nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -58,7 +59,10 @@ def check(invocation: Invocation, names: tuple[str, ...], show: bool, as_json: b
     found = launch.check(invocation.path)
     lost: tuple[Problem, ...] = ()
     if found.config is not None and not found.errors:
-        lost = workers_commands.load().unreachable(found.config)
+        servers = workers_commands.load().servers(found.config)
+        lost = servers.lost
+        warnings = (*found.warnings, *servers.warnings)
+        found = replace(found, errors=servers.wrong, warnings=warnings)
     parts = None
     if show and found.config is not None:
         parts = effective.parts(found.config, invocation.path, names)

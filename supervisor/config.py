@@ -74,7 +74,7 @@ class Job:
     health_interval: float = 30.0
     # type = program
     command: tuple[str, ...] = ()
-    notify: bool = False
+    notify: bool | str = False
     # type = scheduled
     interval: float = 300.0
     jitter: float = 0.0
@@ -102,6 +102,20 @@ class Job:
     idempotency: Secret | None = None
     idempotency_key: str = "id"
     idempotency_ttl: float = 86400.0
+    # type = table
+    table: str = ""
+    key: str = "id"
+    status: str = "status"
+    pending: str = "pending"
+    done: str = "done"
+    failed: str = "failed"
+    order_by: str | None = None
+    where: str | None = None
+    batch_size: int = 100
+    poll_interval: float = 1.0
+    claim: str = "lease"
+    attempts_column: str | None = None
+    error_column: str | None = None
     section_origin: Origin = field(default=("", 0), compare=False, repr=False)
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
 

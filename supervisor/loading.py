@@ -19,6 +19,7 @@ from supervisor.config import Config, Job, Origin
 from supervisor.errors import ConfigError, Problem
 from supervisor.location import Location
 from supervisor.secret import Secret, is_secret_name
+from supervisor.values import Topic
 
 
 def load(path: Path) -> Config:
@@ -260,6 +261,8 @@ class _Loader:
         if found is None:
             return None
         agreement.check_pairs(found, entries, self._notes)
+        if "table" in found:
+            found["topics"] = (Topic(found["table"], 1),)
         if job_type in settings.CONSUMERS:
             agreement.fit_threads(found, entries, self._notes)
             agreement.check_handlers(section, found, entries, self._notes)

@@ -57,7 +57,8 @@ def modules(config: Config) -> tuple[str, ...]:
 def _clients(job: Job) -> Iterator[str]:
     """Name what talks to the servers of a job."""
     if job.url is not None:
-        yield f"workers.sources.{'redis_list' if is_redis(job.url) else 'sqlite'}"
+        engine = "redis_list" if is_redis(job.url) else "sqlite"
+        yield f"workers.sources.{engine}{'_table' if job.table else ''}"
     if job.idempotency is not None and is_redis(job.idempotency):
         yield "workers.sources.redis_keys"
 

@@ -27,7 +27,7 @@ SUPERVISOR: Final = "supervisor"
 
 DAEMON_TYPES: Final = ("worker", "program", "scheduled", "queue", "stream", "kafka", "table")
 API_TYPES: Final = ("asgi", "grpc")
-BUILT_TYPES: Final = frozenset({"worker", "program", "scheduled", "queue"})
+BUILT_TYPES: Final = frozenset({"worker", "program", "scheduled", "queue", "table"})
 CONSUMERS: Final = frozenset({"queue", "stream", "kafka", "table"})
 """The types that take messages from a source and give them to a handler."""
 
@@ -423,22 +423,27 @@ _KAFKA_TYPE: Final = (
 )
 
 _TABLE_TYPE: Final = (
-    Setting("url", _secret, None, "`postgresql://...` or `sqlite:///...`", needed=True),
-    Setting("table", _text, None, "its name", needed=True),
-    Setting("key", _text, "id", "column of the key"),
+    Setting("url", urls.table_url, None, "of its database, `sqlite:///PATH`", needed=True),
+    Setting("table", _one(values.topic_name), None, "its name, and that of the topic", needed=True),
+    Setting("key", _text, "id", "column that tells its rows apart; the id of a message"),
     Setting("status", _text, "status", "column of the status"),
     Setting("pending", _text, "pending", "word stored for a row to do"),
     Setting("done", _text, "done", "word stored for a row that is done"),
     Setting("failed", _text, "failed", "word stored for a row that failed"),
     Setting("order_by", _text, None, "column of the order; the key by default"),
-    Setting("where", _many(values.line), None, "trusted SQL"),
-    Setting("batch_size", _number(1, 100_000), "100", "rows a claim"),
-    Setting("poll_interval", _positive, "1s", "wait after an empty claim"),
-    Setting("claim", _choice("lock", "lease"), "lock", "how a row is held"),
-    Setting("notify", _text, None, "channel of NOTIFY"),
-    Setting("attempts_column", _text, None, "where attempts are counted"),
-    Setting("error_column", _text, None, "where the last error is written"),
-    Setting("lease_column", _text, None, "where the end of a lease is written"),
+    Setting("where", _many(values.line), None, "only such rows: trusted SQL about the row `t`"),
+    Setting("batch_size", _number(1, 10_000), "100", "rows a claim"),
+    Setting("poll_interval", _positive, "1s", "wait after a claim that was not full; 10 % jitter"),
+    Setting(
+        "claim",
+        _one(values.claim),
+        "lease",
+        "how a row is held: lease, in TABLE_work beside it (lock is not in this release)",
+    ),
+    _later("notify", _text, None, "channel of NOTIFY"),
+    Setting("attempts_column", _text, None, "where the calls are counted of a row that is settled"),
+    Setting("error_column", _text, None, "where the error is written of a row that failed"),
+    _later("lease_column", _text, None, "where the end of a lease is written"),
 )
 
 _CONSUMER: Final = (
@@ -511,7 +516,7 @@ _DAEMON: Final = (
     *_only(_QUEUE_TYPE, "queue"),
     *_only(_STREAM_TYPE, "stream", built=False),
     *_only(_KAFKA_TYPE, "kafka", built=False),
-    *_only(_TABLE_TYPE, "table", built=False),
+    *_only(_TABLE_TYPE, "table"),
     *_only(_CONSUMER, *sorted(CONSUMERS)),
 )
 

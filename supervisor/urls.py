@@ -12,6 +12,7 @@ from typing import Final
 from supervisor.secret import FileReference, Given, Secret, plain
 from supervisor.values import nearest, quoted
 
+_TABLE_FORMS: Final = "sqlite:///PATH"
 _FORMS: Final = "redis://HOST:PORT/DATABASE or sqlite:///PATH"
 _REDIS: Final = ("redis", "rediss")
 _LATER: Final = ("postgresql", "postgres")
@@ -20,6 +21,20 @@ _LATER: Final = ("postgresql", "postgres")
 def queue_url(given: Given) -> Secret:
     """Read the URL of a queue. A relative `sqlite:///PATH` is relative to the file."""
     return _url(given, "queue")
+
+
+def table_url(given: Given) -> Secret:
+    """Read the URL of a database that has a table."""
+    secret = given.secret()
+    first = secret.parts[0] if secret.parts else ""
+    if isinstance(first, FileReference):
+        return secret
+    scheme, slashes, _ = first.partition("://")
+    if slashes and scheme == "sqlite":
+        return _of_file(given, secret, "table")
+    if slashes and scheme in _LATER:
+        raise ValueError(f"{scheme}:// is not in this release; write {_TABLE_FORMS}")
+    raise ValueError(f"{quoted(secret.shown)} is no database; write {_TABLE_FORMS}")
 
 
 def store_url(given: Given) -> Secret | None:

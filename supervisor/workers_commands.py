@@ -20,6 +20,25 @@ if TYPE_CHECKING:
     from supervisor.shapes import DeadLetter, Purge, QueueStatus, Replay
 
 
+class Servers(Protocol):
+    """What a look at the servers and databases of a configuration has found."""
+
+    @property
+    def lost(self) -> tuple[Problem, ...]:
+        """Give those that do not answer."""
+        ...
+
+    @property
+    def wrong(self) -> tuple[Problem, ...]:
+        """Give what is not there as the configuration says."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """Give what would be better otherwise."""
+        ...
+
+
 class Commands(Protocol):
     """What `workers.commands` offers."""
 
@@ -73,7 +92,7 @@ class Commands(Protocol):
         """Delete dead letters for good."""
         ...
 
-    def unreachable(self, config: Config) -> tuple[Problem, ...]:
+    def servers(self, config: Config) -> Servers:
         """Ask each server of a configuration whether it would work."""
         ...
 

@@ -7,7 +7,7 @@ that the contract gives for it, and returns what `--json` prints.
 from __future__ import annotations
 
 from workers.dead_letters import dead_list, dead_purge, dead_replay, dead_show
-from workers.desks import unreachable
+from workers.desks import servers
 from workers.publishing import publish_all as publish
 from workers.queues import queue_list, queue_pause, queue_purge, queue_resume, queue_waiting
 
@@ -22,5 +22,5 @@ __all__ = [
     "queue_purge",
     "queue_resume",
     "queue_waiting",
-    "unreachable",
+    "servers",
 ]

@@ -57,9 +57,6 @@ if TYPE_CHECKING:
 _TURN_S: Final = 1.0
 """The longest sleep of the loop, and so the longest time between two beats of a sound process."""
 
-_FETCH: Final = 100
-"""The most that one fetch claims: beyond it, measured, a larger batch gains nothing."""
-
 _GIVING_BACK_S: Final = 0.1
 """What a fast stop keeps of its second to give back what is not finished."""
 
@@ -188,7 +185,7 @@ class Consumer:
             yield self._leases.renew
         if now >= self._leases.next_look:
             yield self._leases.tend
-        wanted = min(_FETCH, self.gate.leave(now).room)
+        wanted = min(self._job.batch_size, self.gate.leave(now).room)
         if self._is_time_to_settle(now, hungry=wanted > 0):
             yield partial(self._settlement.write, self._source)
         if wanted:

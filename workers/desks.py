@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from supervisor.errors import ConfigError, Problem, ServiceUnavailable
@@ -64,8 +64,17 @@ def places_of(config: Config) -> dict[str, list[Job]]:
     places: dict[str, list[Job]] = {}
     for job in config.jobs:
         if job.url is not None:
-            places.setdefault(place_of(revealed(job, "url", job.url)), []).append(job)
+            place = _place_of_job(job, revealed(job, "url", job.url))
+            places.setdefault(place, []).append(job)
     return places
+
+
+def _place_of_job(job: Job, url: str) -> str:
+    if not job.table:
+        return place_of(url)
+    from workers.tables import table_of
+
+    return f"{table_of(job)} {url}"
 
 
 def names_of(job: Job) -> set[str]:
@@ -78,19 +87,65 @@ def _names(jobs: Iterable[Job]) -> list[str]:
     return sorted(set().union(*map(names_of, jobs)))
 
 
+def _new_desk(place: str, jobs: list[Job], *, create: bool) -> Desk:
+    if jobs[0].table:
+        from workers import tables
+
+        return tables.desk_of(jobs[0], jobs[0].io_timeout)
+    return desk_at(place, _names(jobs), io_timeout=jobs[0].io_timeout, create=create)
+
+
 @contextmanager
 def desk_of(place: str, jobs: list[Job], *, create: bool = False) -> Iterator[Desk]:
     """Open the desk of a place. Raises: ServiceUnavailable, here and for what the block does."""
     with unavailable_in_words():
-        desk = desk_at(place, _names(jobs), io_timeout=jobs[0].io_timeout, create=create)
+        desk = _new_desk(place, jobs, create=create)
         try:
             yield desk
         finally:
             desk.close()
 
 
-def unreachable(config: Config) -> tuple[Problem, ...]:
-    """Ask each server of a configuration whether it would work, and tell which would not."""
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """What a look at the servers and databases of a configuration has found."""
+
+    lost: tuple[Problem, ...] = ()
+    wrong: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+
+def servers(config: Config) -> Servers:
+    """Ask each server of a configuration whether it would work, and tell what would not."""
+    tables = _tables(config)
+    return replace(tables, lost=(*_unreachable(config), *tables.lost))
+
+
+def _tables(config: Config) -> Servers:
+    from workers import tables
+    from workers.sources.source import SourceTrouble
+
+    lost: list[Problem] = []
+    wrong: list[Problem] = []
+    warnings: list[Problem] = []
+    for job in config.jobs:
+        if not job.table or job.url is None:
+            continue
+        revealed(job, "url", job.url)
+        desk = tables.desk_of(job, _LOOK_S)
+        try:
+            warnings += [job.problem("table", words) for words in desk.look()]
+        except SourceTrouble as error:
+            words = f"the database of {job.url.shown} cannot be used: {error}"
+            lost.append(job.problem("url", words))
+        except ConfigError as error:
+            wrong += error.problems
+        finally:
+            desk.close()
+    return Servers(tuple(lost), tuple(wrong), tuple(warnings))
+
+
+def _unreachable(config: Config) -> tuple[Problem, ...]:
     from workers.sources.source import SourceTrouble
 
     wanted = {

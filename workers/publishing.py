@@ -93,6 +93,8 @@ def url_of(config: Config, topic: str) -> str:
     for job in config.jobs:
         if job.url is None:
             continue
+        if job.table == topic:
+            raise UsageError(f"{topic} is the table of {job.name}; insert a row instead")
         topics.update(known.name for known in job.topics)
         if any(known.name == topic for known in job.topics):
             found[revealed(job, "url", job.url)] = f"{job.url.shown} ({job.name})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from supervisor.config import Config, Job
-from supervisor.errors import NoSuchJob
+from supervisor.errors import NoSuchJob, UsageError
 from workers.desks import desk_of, places_of
 from workers.sources.desk import Depth, Desk, depths_of
 
@@ -40,7 +40,10 @@ def queue_resume(config: Config, topic: str) -> list[dict[str, object]]:
 
 
 def queue_waiting(config: Config, topic: str) -> int:
-    """Count what `queue_purge` would delete now. Raises: NoSuchJob."""
+    """Count what `queue_purge` would delete now. Raises: NoSuchJob, UsageError for a table."""
+    for job in config.jobs:
+        if job.table == topic:
+            raise UsageError(f"{topic} is the table of {job.name}; its rows are not ours to delete")
     return sum(
         depth.depth + depth.delayed
         for place, jobs in _having(config, topic).items()

@@ -21,6 +21,10 @@ def source_of(slot: Slot) -> Source:
     """Choose the source by the URL. Raises: ConfigError."""
     job = slot.job
     url = job.url.reveal() if job.url is not None else ""
+    if job.table:
+        from workers import tables
+
+        return tables.source_of(slot)
     if url.startswith("sqlite:"):
         from workers.sources import sqlite, sqlite_file
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +17,8 @@ import pytest
 from supervisor.board import Page
 from supervisor.config import Job
 from supervisor.meters import Meters
-from tests.helpers import shop
+from supervisor.secret import Secret
+from tests.helpers import rows, shop
 from tests.helpers.redis_server import RedisServer
 from workers import codec
 from workers.idempotency import OnceSource
@@ -23,10 +26,13 @@ from workers.ratelimit import Meter, Rate, RatedSource
 from workers.sources.desk import Depth, Desk, Letter, depths_of
 from workers.sources.redis_desk import RedisDesk
 from workers.sources.redis_list import RedisSource
-from workers.sources.source import Source
+from workers.sources.source import Delivery, Source
 from workers.sources.sqlite import SqliteSource
 from workers.sources.sqlite_desk import SqliteDesk
 from workers.sources.sqlite_keys import SqliteKeys
+from workers.sources.sqlite_table import SqliteTableSource
+from workers.sources.sqlite_table_desk import SqliteTableDesk
+from workers.sources.table import Table
 
 LEASE_S = 600.0
 
@@ -39,6 +45,8 @@ class Bench(ABC):
 
     KEEPS_PLACES = True
     """What is given back without delay comes where it stood; else before what nobody has had."""
+    BOOKS: tuple[str, ...] = ("a", "b")
+    """The topics that one source of it may serve together."""
 
     @abstractmethod
     def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
@@ -86,6 +94,10 @@ class Bench(ABC):
         """Undo `pause`."""
         with closing(self.desk()) as desk:
             desk.resume(topic)
+
+    def content(self, delivery: Delivery) -> bytes:
+        """Give what was published, of a delivery."""
+        return delivery.body
 
     def close(self) -> None:  # noqa: B027 - most have nothing to do
         """Let go of what the bench itself holds."""
@@ -146,11 +158,123 @@ class RedisBench(Bench):
             self._server.send(signal.SIGCONT)
 
 
+class TableBench(Bench):
+    """Rows of tables: each topic is a table, and so a source or a job serves one."""
+
+    BOOKS = ("t",)
+
+    @abstractmethod
+    def table(self, topic: str) -> Table:
+        """Describe the table of a topic, which is made when it is missing."""
+
+    @abstractmethod
+    def insert(self, topic: str, rows: list[tuple[str, Any, Any]], delay_s: float) -> None:
+        """Put in rows of body, `n` and name, to be done after a delay."""
+
+    def table_job(self, url: str, journal: Path, handler: str, **more: Any) -> Job:
+        """Give a job whose handler takes the messages out of the rows."""
+        options = {
+            "journal": Secret((str(journal),)),
+            "gate": Secret((str(journal) + ".gate",)),
+        }
+        self.table("t")
+        found = shop.job(url, journal, handler, **{"idempotency_key": "data.name"} | more)
+        return replace(
+            found,
+            type="table",
+            table="t",
+            order_by="id",
+            poll_interval=0.02,
+            options=options,
+            handler=f"{rows.__name__}:{handler}",
+        )
+
+    def publish_raw(self, topic: str, *bodies: bytes, delay_s: float = 0.0) -> None:
+        """Insert rows that hold these bodies."""
+        texts = [body.decode("utf-8", "surrogatepass") for body in bodies]
+        self.insert(topic, [(text, *_about(text)) for text in texts], delay_s)
+
+    def letters(self, topic: str) -> list[Letter]:
+        """Give the letters as if of the messages in the rows."""
+        found = []
+        for letter in super().letters(topic):
+            body = rows.body_in(letter.body)
+            key = codec.decode(topic, letter.body, fallback_id="", attempt=1).id
+            message = codec.decode(topic, body, fallback_id="", attempt=1)
+            known_as = message.id.encode(errors="backslashreplace").decode()
+            found.append(replace(letter, body=body, id=known_as if letter.id == key else letter.id))
+        return found
+
+    def content(self, delivery: Delivery) -> bytes:
+        return rows.body_in(delivery.body)
+
+
+def _about(text: str) -> tuple[Any, Any]:
+    """Give the `n` of the data of a message, and its id, for their columns."""
+    message = codec.decode("t", text.encode("utf-8", "surrogatepass"), fallback_id="", attempt=1)
+    number = message.data.get("n") if isinstance(message.data, dict) else None
+    return number, message.id.encode(errors="backslashreplace").decode()
+
+
+class SqliteTableBench(TableBench):
+    """Tables in a file of SQLite."""
+
+    def __init__(self, folder: Path, _server: RedisServer) -> None:
+        self._path = folder / "tables.db"
+        self.table("t")
+
+    def table(self, topic: str) -> Table:
+        with closing(sqlite3.connect(self._path, timeout=IO_S)) as database, database:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute(
+                f"CREATE TABLE IF NOT EXISTS {topic} (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+                " status TEXT NOT NULL DEFAULT 'pending', body TEXT NOT NULL, n, name TEXT)"
+            )
+        words = ("id", "status", "pending", "done", "failed", "id")
+        return Table(topic, *words, poll_interval=0.02)
+
+    def insert(self, topic: str, rows: list[tuple[str, Any, Any]], delay_s: float) -> None:
+        due = int((time.time() + delay_s) * 1000)
+        with closing(self.desk(topic)) as desk:
+            desk.depths()  # makes what lies beside it
+        with closing(sqlite3.connect(self._path, timeout=IO_S)) as database, database:
+            for row in rows:
+                key = database.execute(
+                    f"INSERT INTO {topic} (body, n, name) VALUES (?, ?, ?)", row
+                ).lastrowid
+                if delay_s:
+                    database.execute(
+                        f"INSERT INTO {topic}_work (key, due) VALUES (?, ?)", (key, due)
+                    )
+
+    def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
+        table = self.table("t")
+        return SqliteTableSource(self._path, owner, table, lease_s=lease_s, io_timeout=IO_S)
+
+    def desk(self, topic: str = "t") -> Desk:
+        return SqliteTableDesk(self._path, self.table(topic), io_timeout=IO_S)
+
+    def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
+        return self.table_job(f"sqlite:///{self._path}", journal, handler, **more)
+
+    @contextmanager
+    def out_of_order(self) -> Iterator[None]:
+        """Hold the lock that every change needs. No fork may happen meanwhile."""
+        database = sqlite3.connect(self._path, isolation_level=None)
+        database.execute("BEGIN IMMEDIATE")
+        yield
+        database.execute("ROLLBACK")
+        database.close()
+
+
 class Guarded(Bench):
     """A bench behind all that may stand between a source and the loop, letting all through."""
 
     def __init__(self, bench: Bench, folder: Path) -> None:
         self._bench = bench
+        self.publish_raw = bench.publish_raw  # type: ignore[method-assign]
+        self.letters = bench.letters  # type: ignore[method-assign]
+        self.content = bench.content  # type: ignore[method-assign]
         self._meters = Meters()
         self._keys = folder / "keys.db"
 
@@ -179,6 +303,20 @@ def _never(*_: object) -> None:
     raise AssertionError("every message has an id")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out the keys in a queue's own file where there is none: a database is not ours."""
+    items[:] = [item for item in items if not _has_no_file_of_queue(item)]
+
+
+def _has_no_file_of_queue(item: pytest.Item) -> bool:
+    params = (
+        item.callspec.params
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        else {}
+    )
+    return params.get("bench") is SqliteTableBench and params.get("store") == "queue"
+
+
 def empty(bench: Bench, *topics: str) -> Callable[[], bool]:
     """Give the question whether every message of the topics (of "t") is done or dead."""
 
@@ -195,7 +333,11 @@ def journal(tmp_path: Path) -> shop.Journal:
     return shop.Journal(tmp_path / "journal")
 
 
-BENCHES: Final = (SqliteBench, RedisBench)
+TOPICAL: Final = (SqliteBench, RedisBench)
+BENCHES: Final = (*TOPICAL, SqliteTableBench)
+
+several_topics: Final = pytest.mark.parametrize("bench", TOPICAL, indirect=True)
+"""Of a test in which one source or job serves several topics; that of a table serves one."""
 
 
 @pytest.fixture(params=BENCHES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from supervisor.slot import Fallen
-from tests.conformance.conftest import Bench, empty
+from tests.conformance.conftest import Bench, empty, several_topics
 from tests.helpers import shop
 from tests.helpers.forked import Forked, Nursery
 
@@ -19,6 +19,7 @@ def batches(journal: shop.Journal) -> list[list[str]]:
     return [line[1].split("+") for line in journal.lines() if line[0] == "batch"]
 
 
+@several_topics
 def test_a_backlog_is_handled_in_batches_of_one_topic(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.slot import FALLEN, Fallen, Slot
-from tests.conformance.conftest import Bench, empty
+from tests.conformance.conftest import Bench, empty, several_topics
 from tests.helpers import shop
 from tests.helpers.eventually import PATIENCE_S, eventually
 from tests.helpers.forked import Forked, Nursery
@@ -135,6 +135,7 @@ def test_skip_reject_and_retry(bench: Bench, nursery: Nursery, journal: shop.Jou
     assert (letter.error, letter.failures) == ("why", 0)
 
 
+@several_topics
 def test_without_a_handler_it_is_acknowledged_and_said_once(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:

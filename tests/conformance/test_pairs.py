@@ -12,7 +12,7 @@ from supervisor import kernel
 from supervisor.secret import Secret
 from supervisor.slot import QUIET, READY, RESUME
 from supervisor.values import Topic
-from tests.conformance.conftest import Bench, empty
+from tests.conformance.conftest import Bench, empty, several_topics
 from tests.helpers import shop
 from tests.helpers.forked import Forked, Nursery
 
@@ -75,6 +75,7 @@ def test_a_backlog_of_a_quiet_process_brings_no_threads(
     assert len(journal.counts("end")) == 50
 
 
+@several_topics
 @pytest.mark.parametrize("order", ["weighted", "strict"])
 def test_a_paused_topic_leaves_its_share_to_the_others(
     bench: Bench, nursery: Nursery, journal: shop.Journal, order: str

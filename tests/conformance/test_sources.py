@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.conftest import Bench, Guarded
+from tests.conformance.conftest import Bench, Guarded, several_topics
+from tests.helpers import rows
 from tests.helpers.eventually import eventually
 from workers import codec
 from workers.sources.source import Burial, Delivery, Return, Source
@@ -51,7 +52,8 @@ def fetch(source: Source, limit: int = 100, topic: str = "t") -> list[Delivery]:
 
 
 def data(deliveries: list[Delivery]) -> list[object]:
-    return [codec.decode(one.topic, one.body, fallback_id="", attempt=1).data for one in deliveries]
+    bodies = [rows.body_in(one.body) if b'"body":' in one.body else one.body for one in deliveries]
+    return [codec.decode("t", one, fallback_id="", attempt=1).data for one in bodies]
 
 
 def test_messages_of_a_topic_come_in_the_order_they_were_published(
@@ -121,6 +123,7 @@ def test_a_new_message_is_found_after_an_empty_look(bench: Bench, mine: Source) 
     assert data(fetch(mine)) == [1]
 
 
+@several_topics
 def test_shares_are_kept_and_what_is_left_goes_to_others(bench: Bench, mine: Source) -> None:
     bench.publish("a", *range(10))
     bench.publish("b", 10)
@@ -226,7 +229,7 @@ def test_a_dead_letter_keeps_everything(bench: Bench, mine: Source) -> None:
         "Traceback …",
     )
     assert (letter.attempts, letter.failures, letter.crashes) == (4, 3, 1)
-    assert (letter.topic, letter.origin, letter.body) == ("t", "a:0", one.body)
+    assert (letter.topic, letter.origin, letter.body) == ("t", "a:0", bench.content(one))
     assert bench.depth("t").dead == 1
     assert bench.depth("t").in_flight == 0
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from supervisor.values import Topic
-from tests.conformance.conftest import Bench
+from tests.conformance.conftest import Bench, several_topics
 from tests.helpers import shop
 from tests.helpers.forked import Nursery
 
@@ -25,6 +25,7 @@ def handled(
     return "".join(line[1][0] for line in journal.lines() if line[0] == "begin")
 
 
+@several_topics
 def test_strict_takes_the_lower_only_when_the_higher_are_empty(
     bench: Bench, nursery: Nursery, tmp_path: Path
 ) -> None:
@@ -32,6 +33,7 @@ def test_strict_takes_the_lower_only_when_the_higher_are_empty(
     assert handled(bench, nursery, tmp_path, topics, "strict") == "h" * 300 + "l" * 300
 
 
+@several_topics
 def test_weighted_shares_a_backlog_by_weight(
     bench: Bench, nursery: Nursery, tmp_path: Path
 ) -> None:

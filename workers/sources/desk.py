@@ -49,8 +49,8 @@ class Desk(Protocol):
     finds an empty place where there is none yet.
     """
 
-    def look(self) -> None:
-        """See whether the place can be used; changes nothing."""
+    def look(self) -> Sequence[str]:
+        """See whether the place can be used; changes nothing. Gives what would be better."""
         ...
 
     def publish(self, topic: str, bodies: Iterable[bytes], delay_s: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from workers import codec
@@ -32,9 +32,10 @@ class RedisDesk:
         """Disconnect."""
         self._server.close()
 
-    def look(self) -> None:
+    def look(self) -> Sequence[str]:
         """See that the server is there, lets us in, is new enough, and has no keys in our way."""
         self._server.check(keys.kinds(self._topics))
+        return ()
 
     def publish(self, topic: str, bodies: Iterable[bytes], delay_s: float) -> None:
         """Put messages on a topic, all or none; the server has them when this returns."""

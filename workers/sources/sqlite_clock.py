@@ -22,10 +22,15 @@ _BOOT_PATH: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Clock:
-    """Watches the wall clock for one source."""
+    """Watches the wall clock for one source.
 
-    def __init__(self, file: QueueFile) -> None:
+    `table` holds the times, as quoted SQL, and the one that is named `name` the distance.
+    """
+
+    def __init__(self, file: QueueFile, table: str = "messages", name: str = "clock") -> None:
         self._file = file
+        self._table = table
+        self._name = name
         self._boot = ""
         self._distance = 0
 
@@ -37,7 +42,8 @@ class Clock:
             return
         with self._file.change() as change:
             change.execute(
-                "CREATE TABLE IF NOT EXISTS clock (boot TEXT NOT NULL, distance INTEGER NOT NULL)"
+                f'CREATE TABLE IF NOT EXISTS "{self._name}"'
+                " (boot TEXT NOT NULL, distance INTEGER NOT NULL)"
             )
             self._follow(change)
 
@@ -52,33 +58,33 @@ class Clock:
 
     def _is_known(self) -> bool:
         """Look whether there is nothing to write: most processes are not the first."""
-        if not self._file.read("SELECT 1 FROM sqlite_master WHERE name = 'clock'"):
+        if not self._file.read("SELECT 1 FROM sqlite_master WHERE name = :name", name=self._name):
             return False
-        rows = self._file.read("SELECT boot, distance FROM clock")
+        rows = self._file.read(f'SELECT boot, distance FROM "{self._name}"')
         return any(
             boot == self._boot and abs(self._distance - distance) < JUMP_MS
             for boot, distance in rows
         )
 
     def _follow(self, change: sqlite3.Connection) -> None:
-        row = change.execute("SELECT boot, distance FROM clock").fetchone()
+        row = change.execute(f'SELECT boot, distance FROM "{self._name}"').fetchone()
         if row is not None and row[0] == self._boot:
             jump = self._distance - row[1]
             if abs(jump) < JUMP_MS:
                 return
-            move(change, jump, now_ms())
-        change.execute("DELETE FROM clock")
-        change.execute("INSERT INTO clock VALUES (?, ?)", (self._boot, self._distance))
+            move(change, jump, now_ms(), self._table)
+        change.execute(f'DELETE FROM "{self._name}"')
+        change.execute(f'INSERT INTO "{self._name}" VALUES (?, ?)', (self._boot, self._distance))
 
 
-def move(change: sqlite3.Connection, jump_ms: int, now: int) -> None:
+def move(change: sqlite3.Connection, jump_ms: int, now: int, table: str = "messages") -> None:
     """Move leases by the jump, and after a jump back what is due later, as it was published before.
 
     After a jump forward what was delayed comes sooner: its time has come, by the clock.
     """
-    change.execute("UPDATE messages SET until = until + ? WHERE owner IS NOT NULL", (jump_ms,))
+    change.execute(f"UPDATE {table} SET until = until + ? WHERE owner IS NOT NULL", (jump_ms,))
     if jump_ms < 0:
-        change.execute("UPDATE messages SET due = due + ? WHERE due > ?", (jump_ms, now))
+        change.execute(f"UPDATE {table} SET due = due + ? WHERE due > ?", (jump_ms, now))
 
 
 def now_ms() -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -37,9 +37,10 @@ class SqliteDesk:
         """Close the file."""
         self._file.close()
 
-    def look(self) -> None:
+    def look(self) -> Sequence[str]:
         """Read from the file."""
         self.depths()
+        return ()
 
     def publish(self, topic: str, bodies: Iterable[bytes], delay_s: float) -> None:
         """Put messages on a topic, all or none; they are on the disk when this returns."""

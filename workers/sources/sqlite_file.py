@@ -104,6 +104,8 @@ def path_of(url: str) -> Path:
 class QueueFile:
     """One connection to a queue file. Used by the thread that made it."""
 
+    KIND = "queue file"
+
     def __init__(
         self, path: Path, *, io_timeout: float, durable: bool, create: bool = True
     ) -> None:
@@ -126,7 +128,7 @@ class QueueFile:
                 if self._create:
                     self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._connection = self._connect()
-                self._until_unlocked(self._prepare)
+                self._until_unlocked(self._prepare, self._connection)
                 found = os.stat(self.path)
                 self._identity = (found.st_dev, found.st_ino)
         except BaseException:
@@ -179,15 +181,13 @@ class QueueFile:
 
     def _connect(self) -> sqlite3.Connection:
         if not self._create and not self.path.exists():
-            raise SourceTrouble(f"{self.path}: there is no queue file yet")
+            raise SourceTrouble(f"{self.path}: there is no {self.KIND} yet")
         if os.geteuid() == 0:
             _make_as_its_folders(self.path)
         # isolation_level=None: transactions are ours, not guessed from the statements.
         return sqlite3.connect(self.path, timeout=self._io_timeout, isolation_level=None)
 
-    def _prepare(self) -> None:
-        connection = self._connection
-        assert connection is not None, "called by open() only"
+    def _prepare(self, connection: sqlite3.Connection) -> None:
         self._refuse_strangers(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
@@ -228,12 +228,14 @@ class QueueFile:
                 connection.execute("ROLLBACK")
             raise
 
-    def _until_unlocked(self, step: Callable[[], None]) -> None:
+    def _until_unlocked(
+        self, step: Callable[[sqlite3.Connection], None], connection: sqlite3.Connection
+    ) -> None:
         # The change to WAL does not wait for a lock by itself, as all other statements do.
         deadline = time.monotonic() + self._io_timeout
         while True:
             try:
-                return step()
+                return step(connection)
             except sqlite3.OperationalError as error:
                 if _code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                     raise

@@ -1,0 +1,57 @@
+"""The source and the desk of a job of type `table`, by the URL of its database."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from supervisor.config import Job
+from supervisor.errors import ConfigError
+from supervisor.slot import Slot
+from workers.sources.source import Source
+from workers.sources.table import Table
+
+if TYPE_CHECKING:
+    from workers.sources.desk import Desk
+
+
+def table_of(job: Job) -> Table:
+    """Give what a job says of its table."""
+    return Table(
+        name=job.table,
+        key=job.key,
+        status=job.status,
+        pending=job.pending,
+        done=job.done,
+        failed=job.failed,
+        order_by=job.order_by or job.key,
+        where=job.where,
+        attempts_column=job.attempts_column,
+        error_column=job.error_column,
+        poll_interval=job.poll_interval,
+        wrong=partial(_wrong, job),
+    )
+
+
+def source_of(slot: Slot) -> Source:
+    """Give the source of a job. Raises: ConfigError."""
+    from workers.sources.sqlite_file import path_of
+    from workers.sources.sqlite_table import SqliteTableSource
+
+    job = slot.job
+    assert job.url is not None, "a table is in a database"
+    times = {"lease_s": job.lease, "io_timeout": job.io_timeout}
+    return SqliteTableSource(path_of(job.url.reveal()), slot.owner, table_of(job), **times)
+
+
+def desk_of(job: Job, io_timeout: float) -> Desk:
+    """Give a new desk of the table of a job; it connects when it is used."""
+    from workers.sources.sqlite_file import path_of
+    from workers.sources.sqlite_table_desk import SqliteTableDesk
+
+    assert job.url is not None, "a table is in a database"
+    return SqliteTableDesk(path_of(job.url.reveal()), table_of(job), io_timeout=io_timeout)
+
+
+def _wrong(job: Job, key: str, message: str) -> ConfigError:
+    return ConfigError(job.problem(key, message))
