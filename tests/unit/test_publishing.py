@@ -24,8 +24,6 @@ from workers import (
     Retry,
     Skip,
     commands,
-    gateway,
-    handlers,
     publish,
     publishing,
 )
@@ -251,47 +249,3 @@ def test_a_class_is_opened_and_closed_around_the_call() -> None:
 
     assert run(Handler, 1, options={"colour": "red"}, topic="t", id="7").ok
     assert done == ["open", "redt7", "close"]
-
-
-# --- the gateway
-
-
-def test_the_gateway_sends_each_message_once(tmp_path: Path) -> None:
-    options = {"database": str(tmp_path / "shop" / "gateway.db")}
-    order = {"order_id": "12345", "user_id": "67890", "type": "payment_reminder", "amount": 299.99}
-    for _ in range(2):
-        assert run(gateway.order_reminder, order, options=options, id="m1").ok
-    assert run(
-        gateway.user_notification, {"user_id": 1, "title": "hi"}, options=options, id="m2"
-    ).ok
-    database = sqlite3.connect(options["database"])
-    sent = database.execute("SELECT message_id, kind, user_id FROM sent ORDER BY 1").fetchall()
-    assert sent == [("m1", "payment_reminder", "67890"), ("m2", "notification", "1")]
-    database.execute("UPDATE orders SET state = 'paid'")
-    database.execute("UPDATE users SET wants_mail = 0")
-    database.commit()
-    database.close()
-    assert run(gateway.order_reminder, order, options=options).status == "skipped"
-    note = {"user_id": 1, "title": "hi"}
-    assert run(gateway.user_notification, note, options=options).status == "skipped"
-
-
-@pytest.mark.parametrize("data", [None, [], "text", {}, {"order_id": ""}, {"user_id": 1}])
-def test_the_gateway_rejects_what_can_never_work(data: object, tmp_path: Path) -> None:
-    options = {"database": str(tmp_path / "g.db")}
-    assert run(gateway.order_reminder, data, options=options).status == "dead"
-    assert not (tmp_path / "g.db").exists()
-
-
-def test_an_unknown_topic_is_said_and_handled(caplog: pytest.LogCaptureFixture) -> None:
-    assert run(gateway.unhandled, 1, topic="x").ok
-    assert "unhandled message" in caplog.text
-
-
-def test_the_shipped_example_is_valid_and_its_handlers_are_there() -> None:
-    config = load(Path(__file__).parents[2] / "etc" / "workers.ini")
-    assert [job.type for job in config.jobs] == ["queue", "scheduled", "worker", "program"]
-    assert config.warnings == ()
-    for job in config.jobs:
-        for target in filter(None, (job.handler, job.target, *job.handlers.values())):
-            assert callable(handlers.load(target))
