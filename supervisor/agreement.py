@@ -7,6 +7,7 @@ is wrong is noted, what is left out is worked out in place. Called by `loading`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any, Final
 
 from supervisor import dependencies, ini, values
@@ -136,6 +137,31 @@ def check_dependencies(
             if one.job in idle:
                 words = f"{one.job} does not run here, and is not waited for"
                 notes.warn(problem(name, words))
+
+
+def know_groups(jobs: Sequence[Job]) -> tuple[Job, ...]:
+    """Tell each job of streams which groups other jobs have on them.
+
+    Whoever comes first makes them all: what the only group of a stream has settled is deleted.
+    """
+    found = [
+        (job.url, topic.name, job.consumer_group)
+        for job in jobs
+        if job.type == "stream"
+        for topic in job.topics
+    ]
+
+    def others(job: Job) -> tuple[tuple[str, str], ...]:
+        mine = {topic.name for topic in job.topics}
+        return tuple(
+            (topic, group)
+            for url, topic, group in found
+            if url == job.url and topic in mine and group != job.consumer_group
+        )
+
+    return tuple(
+        replace(job, other_groups=others(job)) if job.type == "stream" else job for job in jobs
+    )
 
 
 def refuse_two_users(supervisor: Mapping[str, object], jobs: Iterable[Job], notes: Notes) -> None:

@@ -31,7 +31,7 @@ BLIND_S: Final = 1.0
 
 BLIND_LOOK_S: Final = 0.1
 
-TYPES_WITH_LEASES: Final = frozenset({"queue"})
+TYPES_WITH_LEASES: Final = frozenset({"queue", "stream"})
 
 _log = logging.getLogger("supervisor")
 

@@ -83,6 +83,10 @@ class Job:
     url: Secret | None = None
     topics: tuple[Topic, ...] = ()
     order_topics: str = "weighted"
+    # type = stream; what other jobs have on the same streams, as topic and group
+    consumer_group: str = ""
+    other_groups: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
+    # all consumers
     handler: str | None = None
     handlers: Mapping[str, str] = field(default_factory=dict)
     concurrency: int = 10

@@ -245,7 +245,7 @@ class _Loader:
         known = self._members("daemon")
         off = known.keys() - {section.name.partition(":")[2].strip() for section in sections}
         agreement.check_dependencies(jobs, known, off, self._notes)
-        return tuple(jobs)
+        return agreement.know_groups(jobs)
 
     def _job(self, section: ini.Section, inherited: dict[str, ini.Entry]) -> Job | None:
         """Read one job; None when something is wrong with it, which is then noted."""
@@ -336,6 +336,8 @@ class _Loader:
             return None
         if job_type == "program":
             found["heartbeat_timeout"] = 0.0
+        if isinstance(found.get("group"), str):
+            found["consumer_group"] = found.pop("group")  # no group of users, as for other types
         for key in ("enable", "type"):
             found.pop(key, None)
         return found

@@ -34,6 +34,7 @@ RUNTIME: Final = "workers.runtime"
 LIBRARIES: Final = {
     "scheduled": ("workers.scheduled",),
     "queue": ("workers.consumer",),
+    "stream": ("workers.consumer",),
 }
 """What the children of each type of job import, beside the runtime. Named, never imported here."""
 
@@ -58,6 +59,8 @@ def _clients(job: Job) -> Iterator[str]:
     """Name what talks to the servers of a job."""
     if job.url is not None:
         engine = "redis_list" if is_redis(job.url) else "sqlite"
+        if job.type == "stream":
+            engine = "redis_stream"
         yield f"workers.sources.{engine}{'_table' if job.table else ''}"
     if job.idempotency is not None and is_redis(job.idempotency):
         yield "workers.sources.redis_keys"

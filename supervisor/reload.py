@@ -99,11 +99,14 @@ def going_back(config: Config, old: Job) -> Job:
     return replace(old, depends_on=current)
 
 
-_NOT_KEYS: Final = frozenset({"name", "kind", "section_origin", "origins"})
+_NOT_KEYS: Final = frozenset({"name", "kind", "section_origin", "origins", "other_groups"})
 
 _FIELDS: Final = tuple(field.name for field in fields(Job) if field.name not in _NOT_KEYS)
 
 _FAMILIES: Final = {"options": "option.", "handlers": "handler."}
+
+_KEYS: Final = {"consumer_group": "group"}
+"""Fields whose key has another name."""
 
 _CONFIG_FIELDS: Final = tuple(
     field.name
@@ -121,7 +124,7 @@ def _differing(old: Job, new: Job) -> Iterator[str]:
         if name in _FAMILIES:
             yield from (_FAMILIES[name] + key for key in _different_members(was, now))
         else:
-            yield name
+            yield _KEYS.get(name, name)
 
 
 def _different_members(was: Mapping[str, object], now: Mapping[str, object]) -> Iterable[str]:

@@ -201,11 +201,15 @@ def queue_table(rows: Sequence[QueueStatus]) -> list[str]:
             str(row["dead"]),
             duration(row["oldest_age_s"]),
             "yes" if row["paused"] else "no",
-            row["url"],
+            _queue(row),
         )
         for row in rows
     ]
     return grid(head, cells, numbers=frozenset(head[1:6]))
+
+
+def _queue(row: QueueStatus) -> str:
+    return f"{row['url']} {row['group']}" if "group" in row else row["url"]
 
 
 def topic_lines(rows: Sequence[QueueStatus]) -> list[str]:
@@ -213,7 +217,7 @@ def topic_lines(rows: Sequence[QueueStatus]) -> list[str]:
     return [
         f"{escape(row['topic'])} {'is paused' if row['paused'] else 'goes on'}: "
         f"{row['depth'] + row['delayed']} wait, {row['in_flight']} in flight "
-        f"({escape(row['url'])})"
+        f"({escape(_queue(row))})"
         for row in rows
     ]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     # Only for the reader: see `shapes`.
     from supervisor import shapes
 
-_CONSUMERS: Final = ("queue",)
+_CONSUMERS: Final = ("queue", "stream")
 
 DEATHS: Final = 20
 """How many deaths of a seat are remembered."""

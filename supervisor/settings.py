@@ -27,7 +27,7 @@ SUPERVISOR: Final = "supervisor"
 
 DAEMON_TYPES: Final = ("worker", "program", "scheduled", "queue", "stream", "kafka", "table")
 API_TYPES: Final = ("asgi", "grpc")
-BUILT_TYPES: Final = frozenset({"worker", "program", "scheduled", "queue", "table"})
+BUILT_TYPES: Final = frozenset({"worker", "program", "scheduled", "queue", "stream", "table"})
 CONSUMERS: Final = frozenset({"queue", "stream", "kafka", "table"})
 """The types that take messages from a source and give them to a handler."""
 
@@ -387,6 +387,13 @@ _SCHEDULED_TYPE: Final = (
     Setting("run_at_start", _boolean, "false", "run once at the start, then each interval"),
 )
 
+_ORDER_TOPICS: Final = Setting(
+    "order_topics",
+    _choice("weighted", "strict"),
+    "weighted",
+    "strict: a topic only when those before it are empty",
+)
+
 _QUEUE_TYPE: Final = (
     Setting(
         "url",
@@ -399,18 +406,16 @@ _QUEUE_TYPE: Final = (
     Setting(
         "topics", _topics, None, "`payment.retry:5, system.cleanup`, with weights", needed=True
     ),
-    Setting(
-        "order_topics",
-        _choice("weighted", "strict"),
-        "weighted",
-        "strict: a topic only when those before it are empty",
-    ),
+    _ORDER_TOPICS,
 )
 
 _STREAM_TYPE: Final = (
-    Setting("url", _secret, None, "`redis://...`", needed=True),
-    Setting("topics", _topics, None, "names of streams", needed=True),
-    Setting("group", _text, None, "consumer group", needed=True),
+    Setting("url", urls.stream_url, None, "`redis://HOST:PORT/DATABASE`", needed=True),
+    Setting(
+        "topics", _topics, None, "names of streams, `payment.retry:5, system.cleanup`", needed=True
+    ),
+    _ORDER_TOPICS,
+    Setting("group", _text, None, "consumer group; made if it is missing", needed=True),
 )
 
 _KAFKA_TYPE: Final = (
@@ -514,7 +519,7 @@ _DAEMON: Final = (
     *_only(_PROGRAM_TYPE, "program"),
     *_only(_SCHEDULED_TYPE, "scheduled"),
     *_only(_QUEUE_TYPE, "queue"),
-    *_only(_STREAM_TYPE, "stream", built=False),
+    *_only(_STREAM_TYPE, "stream"),
     *_only(_KAFKA_TYPE, "kafka", built=False),
     *_only(_TABLE_TYPE, "table"),
     *_only(_CONSUMER, *sorted(CONSUMERS)),

@@ -203,7 +203,7 @@ class Item(TypedDict, total=False):
 
 
 class QueueStatus(TypedDict):
-    """How much waits in one topic of one queue."""
+    """How much waits in one topic of one queue, of a stream for one group."""
 
     url: str
     topic: str
@@ -213,6 +213,7 @@ class QueueStatus(TypedDict):
     dead: int
     oldest_age_s: float | None
     paused: bool
+    group: NotRequired[str]
 
 
 class DeadLetter(TypedDict):

@@ -15,6 +15,7 @@ from supervisor.values import nearest, quoted
 _TABLE_FORMS: Final = "sqlite:///PATH"
 _FORMS: Final = "redis://HOST:PORT/DATABASE or sqlite:///PATH"
 _REDIS: Final = ("redis", "rediss")
+_STREAM: Final = "+stream"
 _LATER: Final = ("postgresql", "postgres")
 
 
@@ -45,9 +46,38 @@ def store_url(given: Given) -> Secret | None:
     return _url(given, "store")
 
 
+def stream_url(given: Given) -> Secret:
+    """Read the URL of a server that has streams."""
+    secret = _url(given, "server of streams")
+    if not is_redis(secret) and not isinstance(secret.parts[0], FileReference):
+        raise ValueError(f"{quoted(secret.shown)} has no streams; write redis://HOST:PORT/DATABASE")
+    return secret
+
+
 def by_hand(url: str) -> str:
-    """Read the URL of a queue that was given to a command or a call. Raises: ValueError."""
+    """Read the URL of a queue that was given to a command or a call. Raises: ValueError.
+
+    There, where no job says it, that of a stream begins with `redis+stream`.
+    """
+    if is_of_stream(url):
+        stream_url(Given((plain(of_server(url)),), Path.cwd()))
+        return url
     return queue_url(Given((plain(url),), Path.cwd())).reveal()
+
+
+def of_stream(url: str) -> str:
+    """Give the URL of a stream, which that of its server does not tell from the one of a list."""
+    return url.replace("://", f"{_STREAM}://", 1)
+
+
+def of_server(url: str) -> str:
+    """Undo `of_stream`."""
+    return url.replace(f"{_STREAM}://", "://", 1)
+
+
+def is_of_stream(url: str) -> bool:
+    """Tell whether `of_stream` gave the URL."""
+    return url.partition("://")[0].removesuffix(_STREAM) in _REDIS and of_server(url) != url
 
 
 def is_redis(url: Secret) -> bool:

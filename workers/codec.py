@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -69,12 +70,24 @@ def decode(topic: str, raw: bytes, *, fallback_id: str, attempt: int) -> Message
 
 
 def message_of(delivery: Delivery) -> Message:
-    """Read the message of a delivery, as its next call gets it."""
-    return decode(
+    """Read the message of a delivery, as its next call gets it.
+
+    What the body does not say, the source may know.
+    """
+    known = delivery.envelope
+    message = decode(
         delivery.topic,
         delivery.body,
-        fallback_id=str(delivery.number),
+        fallback_id=str(delivery.number) if known is None else known.id,
         attempt=delivery.attempts + 1,
+    )
+    if known is None or message.published_at is not None:
+        return message
+    return replace(
+        message,
+        key=known.key if message.key is None else message.key,
+        headers=message.headers or known.headers,
+        published_at=known.published_at,
     )
 
 

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, unquote
 
 from supervisor.errors import ConfigError, Problem, ServiceUnavailable
+from supervisor.urls import is_of_stream, of_server, of_stream
 
 if TYPE_CHECKING:
     from supervisor.config import Config, Job
@@ -25,7 +27,7 @@ _LOOK_S: Final = 3.0
 
 def place_of(url: str) -> str:
     """Give the one form of a URL, by which two jobs of one queue are known. Raises: ConfigError."""
-    if url.startswith(_REDIS):
+    if url.startswith(_REDIS) or is_of_stream(url):
         return url
     from workers.sources.sqlite_file import path_of
 
@@ -38,6 +40,11 @@ def desk_at(place: str, names: Iterable[str] = (), *, io_timeout: float, create:
     `names` are those under which messages or dead letters may lie, for a place that is shared
     with others and cannot tell which are ours.
     """
+    if is_of_stream(place):
+        from workers.sources.redis_stream_desk import StreamDesk
+
+        url, _, group = place.partition("#")
+        return StreamDesk(of_server(url), names, group=unquote(group), io_timeout=io_timeout)
     if place.startswith(_REDIS):
         from workers.sources.redis_desk import RedisDesk
 
@@ -70,6 +77,9 @@ def places_of(config: Config) -> dict[str, list[Job]]:
 
 
 def _place_of_job(job: Job, url: str) -> str:
+    """Give the place that a job consumes from: of a stream, what its group has to do with it."""
+    if job.type == "stream":
+        return f"{of_stream(url)}#{quote(job.consumer_group, safe='')}"
     if not job.table:
         return place_of(url)
     from workers.tables import table_of
@@ -148,18 +158,20 @@ def _tables(config: Config) -> Servers:
 def _unreachable(config: Config) -> tuple[Problem, ...]:
     from workers.sources.source import SourceTrouble
 
-    wanted = {
-        revealed(job, key, url): job.problem(key, f"the server of {url.shown} cannot be used: ")
-        for job in config.jobs
-        for key, url in (("idempotency", job.idempotency), ("url", job.url))
-        if url is not None
-    }
+    wanted: dict[str, Problem] = {}
+    for job in config.jobs:
+        words = "the server of {} cannot be used: "
+        if job.idempotency is not None:
+            store = revealed(job, "idempotency", job.idempotency)
+            wanted[store] = job.problem("idempotency", words.format(job.idempotency.shown))
+        if job.url is not None:
+            place = _place_of_job(job, revealed(job, "url", job.url))
+            wanted[place] = job.problem("url", words.format(job.url.shown))
     places = places_of(config)
     found = []
-    for url, problem in wanted.items():
-        if not url.startswith(_REDIS):
+    for place, problem in wanted.items():
+        if not (place.startswith(_REDIS) or is_of_stream(place)):
             continue  # a file is made when it is missing
-        place = place_of(url)
         desk = desk_at(place, _names(places.get(place, ())), io_timeout=_LOOK_S, create=False)
         try:
             desk.look()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from supervisor.errors import NoSuchJob, UsageError
-from supervisor.urls import by_hand
+from supervisor.urls import by_hand, of_stream
 from workers.desks import desk_at, place_of, revealed, unavailable_in_words
 
 if TYPE_CHECKING:
@@ -97,7 +97,10 @@ def url_of(config: Config, topic: str) -> str:
             raise UsageError(f"{topic} is the table of {job.name}; insert a row instead")
         topics.update(known.name for known in job.topics)
         if any(known.name == topic for known in job.topics):
-            found[revealed(job, "url", job.url)] = f"{job.url.shown} ({job.name})"
+            url, shown = revealed(job, "url", job.url), job.url.shown
+            if job.type == "stream":
+                url, shown = of_stream(url), of_stream(shown)
+            found[url] = f"{shown} ({job.name})"
     if len(found) > 1:
         choice = "\n".join(f"  {shown}" for shown in found.values())
         raise UsageError(f"jobs of several queues list {topic}; choose one with --url:\n{choice}")

@@ -105,7 +105,8 @@ def _depths(place: str, jobs: list[Job], topics: list[str]) -> list[Depth]:
 
 def _rows(place: str, jobs: list[Job], topics: dict[str, None]) -> list[dict[str, object]]:
     shown = jobs[0].url.shown if jobs[0].url is not None else ""
-    return [_row(shown, depth) for depth in _depths(place, jobs, list(topics))]
+    group = {"group": jobs[0].consumer_group} if jobs[0].type == "stream" else {}
+    return [{**_row(shown, depth), **group} for depth in _depths(place, jobs, list(topics))]
 
 
 def _row(url: str, depth: Depth) -> dict[str, object]:

@@ -31,10 +31,16 @@ def source_of(slot: Slot) -> Source:
         path = sqlite_file.path_of(url)
         return sqlite.SqliteSource(path, slot.owner, lease_s=job.lease, io_timeout=job.io_timeout)
     if url.startswith(("redis:", "rediss:")):
-        from workers.sources.redis_list import RedisSource
-
         topics = [topic.name for topic in job.topics]
-        return RedisSource(url, slot.owner, topics, lease_s=job.lease, io_timeout=job.io_timeout)
+        times = {"lease_s": job.lease, "io_timeout": job.io_timeout}
+        if job.type == "stream":
+            from workers.sources.redis_stream import StreamSource
+
+            group, others = job.consumer_group, job.other_groups
+            return StreamSource(url, slot.owner, group, topics, **times, others=others)
+        from workers.sources.redis_list import ListSource
+
+        return ListSource(url, slot.owner, topics, **times)
     raise configuration_fault(
         job.origin("url")[0], f"[daemon:{job.name}] url: no kind of queue that this release knows"
     )

@@ -1,4 +1,7 @@
-"""10,000 messages in Redis: kill -9 of children, of their masters, and of the server itself."""
+"""10,000 messages in Redis: kill -9 of children, of their masters, and of the server itself.
+
+In lists and in streams; what happens to them is the same.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,11 @@ from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.sections import section
 from workers.sources.redis_desk import RedisDesk
+from workers.sources.redis_stream_desk import StreamDesk
 
 MESSAGES = 10_000
 TOPICS = ("orders", "mails")
+GROUP = "shop"
 CONCURRENCY = 10
 EVERY_S = 0.2
 
@@ -48,11 +53,18 @@ def durable(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-def consumers(server: RedisServer) -> str:
+@pytest.fixture(params=["queue", "stream"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def consumers(server: RedisServer, kind: str) -> str:
+    group = {"group": GROUP} if kind == "stream" else {}
     return section(
         "orders",
-        type="queue",
+        type=kind,
         url=server.url,
+        **group,
         topics=", ".join(TOPICS),
         handler="handlers:handle",
         processes=3,
@@ -63,25 +75,37 @@ def consumers(server: RedisServer) -> str:
     )
 
 
-def publish(server: RedisServer) -> set[str]:
-    """Put them all on their lists, as any other program would; gives their ids."""
+def publish(server: RedisServer, kind: str) -> set[str]:
+    """Put them all into their keys, as any other program would; gives their ids."""
     ids = [f"{topic}-{number}" for topic in TOPICS for number in range(MESSAGES // len(TOPICS))]
     with server.client() as client:
         for topic in TOPICS:
             mine = [one for one in ids if one.startswith(topic)]
-            client.lpush(f"mq:{topic}", *(json.dumps({"id": one, "data": 1}) for one in mine))
+            if kind == "stream":
+                with client.pipeline() as pipeline:
+                    for one in mine:
+                        pipeline.xadd(topic, {"id": one, "data": 1})
+                    pipeline.execute()
+            else:
+                client.lpush(f"mq:{topic}", *(json.dumps({"id": one, "data": 1}) for one in mine))
     return set(ids)
 
 
-def left(server: RedisServer) -> tuple[int, int]:
+def desk_of(server: RedisServer, kind: str) -> RedisDesk:
+    if kind == "stream":
+        return StreamDesk(server.url, TOPICS, group=GROUP, io_timeout=30)
+    return RedisDesk(server.url, TOPICS, io_timeout=30)
+
+
+def left(server: RedisServer, kind: str) -> tuple[int, int]:
     """Count what is not done, and what is dead."""
-    with closing(RedisDesk(server.url, TOPICS, io_timeout=30)) as desk:
+    with closing(desk_of(server, kind)) as desk:
         depths = desk.depths()
     undone = sum(depth.depth + depth.delayed + depth.in_flight for depth in depths)
     return undone, sum(depth.dead for depth in depths)
 
 
-def rounds(supervisor: Supervisor, server: RedisServer) -> Iterator[int]:
+def rounds(supervisor: Supervisor) -> Iterator[int]:
     """Give the number of each round, one every so often, until all is done."""
     patience = time.monotonic() + 240
     number = 0
@@ -89,32 +113,38 @@ def rounds(supervisor: Supervisor, server: RedisServer) -> Iterator[int]:
         select.select((), (), (), EVERY_S)
         yield number
         number += 1
-        assert time.monotonic() < patience, f"not done: {left(server)}"
+        assert time.monotonic() < patience, "not done"
 
 
-def twice(supervisor: Supervisor, server: RedisServer, ids: set[str]) -> int:
+def twice(supervisor: Supervisor, server: RedisServer, kind: str, ids: set[str]) -> int:
     """See that all are done and nothing runs any more; give how many were done again."""
-    eventually(lambda: left(server) == (0, 0), timeout_s=60)
+    eventually(lambda: left(server, kind) == (0, 0), timeout_s=60)
     assert supervisor.stop() == 0
     assert set(supervisor.tree()) <= {server.pid}
     ended = Ledger(supervisor).counts("end")
     assert set(ended) == ids, "lost"
+    with server.client() as client:
+        left_over = [key for key in client.scan_iter() if client.type(key) != b"stream"]
+        assert not left_over
+        assert [client.xlen(key) for key in client.scan_iter()] == [0] * client.dbsize()
     return sum(ended.values()) - len(ids)
 
 
-def test_kills_of_children_and_masters(supervise: Supervise, durable: RedisServer) -> None:
-    ids = publish(durable)
-    supervisor = supervise(consumers(durable), {"ledger": SOURCE, "handlers": HANDLERS})
+def test_kills_of_children_and_masters(
+    supervise: Supervise, durable: RedisServer, kind: str
+) -> None:
+    ids = publish(durable, kind)
+    supervisor = supervise(consumers(durable, kind), {"ledger": SOURCE, "handlers": HANDLERS})
     chance = random.Random(17)
     killed = 0
-    for number in rounds(supervisor, durable):
+    for number in rounds(supervisor):
         if number in (3, 8):
             supervisor.kill()
             supervisor.start()
         else:
             killed += kill_one(supervisor, chance) is not None
     # What was in a handler, or done and its acknowledgement not yet with the server.
-    assert twice(supervisor, durable, ids) <= killed * 2 * CONCURRENCY
+    assert twice(supervisor, durable, kind, ids) <= killed * 2 * CONCURRENCY
 
 
 @pytest.mark.parametrize(
@@ -123,26 +153,28 @@ def test_kills_of_children_and_masters(supervise: Supervise, durable: RedisServe
     ids=["killed", "stopped"],
 )
 def test_the_server_goes_away_and_comes_back(
-    supervise: Supervise, durable: RedisServer, end: Callable[[RedisServer], None]
+    supervise: Supervise, durable: RedisServer, kind: str, end: Callable[[RedisServer], None]
 ) -> None:
-    ids = publish(durable)
-    supervisor = supervise(consumers(durable), {"ledger": SOURCE, "handlers": HANDLERS})
+    ids = publish(durable, kind)
+    supervisor = supervise(consumers(durable, kind), {"ledger": SOURCE, "handlers": HANDLERS})
     pids = {row["pid"] for row in supervisor.status()["processes"]}
-    for number in rounds(supervisor, durable):
+    for number in rounds(supervisor):
         if number in (2, 6):
             end(durable)
             durable.start()
     # A claim or an acknowledgement whose answer was lost; their processes lived on.
     assert {row["pid"] for row in supervisor.status()["processes"]} == pids
-    assert twice(supervisor, durable, ids) <= 2 * 3 * 2 * CONCURRENCY
+    assert twice(supervisor, durable, kind, ids) <= 2 * 3 * 2 * CONCURRENCY
 
 
-def test_the_server_stands_still_for_a_while(supervise: Supervise, durable: RedisServer) -> None:
-    ids = publish(durable)
-    supervisor = supervise(consumers(durable), {"ledger": SOURCE, "handlers": HANDLERS})
-    for number in rounds(supervisor, durable):
+def test_the_server_stands_still_for_a_while(
+    supervise: Supervise, durable: RedisServer, kind: str
+) -> None:
+    ids = publish(durable, kind)
+    supervisor = supervise(consumers(durable, kind), {"ledger": SOURCE, "handlers": HANDLERS})
+    for number in rounds(supervisor):
         if number == 2:
             durable.send(signal.SIGSTOP)
             supervisor.wait_line("cannot be used")
             os.kill(durable.pid, signal.SIGCONT)
-    assert twice(supervisor, durable, ids) <= 3 * 2 * CONCURRENCY
+    assert twice(supervisor, durable, kind, ids) <= 3 * 2 * CONCURRENCY

@@ -25,7 +25,9 @@ from workers.idempotency import OnceSource
 from workers.ratelimit import Meter, Rate, RatedSource
 from workers.sources.desk import Depth, Desk, Letter, depths_of
 from workers.sources.redis_desk import RedisDesk
-from workers.sources.redis_list import RedisSource
+from workers.sources.redis_list import ListSource
+from workers.sources.redis_stream import StreamSource
+from workers.sources.redis_stream_desk import StreamDesk
 from workers.sources.source import Delivery, Source
 from workers.sources.sqlite import SqliteSource
 from workers.sources.sqlite_desk import SqliteDesk
@@ -140,7 +142,7 @@ class RedisBench(Bench):
 
     def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
         url = self._server.url
-        return RedisSource(url, owner, self.TOPICS, lease_s=lease_s, io_timeout=IO_S)
+        return ListSource(url, owner, self.TOPICS, lease_s=lease_s, io_timeout=IO_S)
 
     def desk(self) -> Desk:
         return RedisDesk(self._server.url, self.TOPICS, io_timeout=IO_S)
@@ -267,6 +269,25 @@ class SqliteTableBench(TableBench):
         database.close()
 
 
+class StreamBench(RedisBench):
+    """Streams of Redis."""
+
+    KEEPS_PLACES = True
+
+    GROUP = "g"
+
+    def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
+        url, topics = self._server.url, self.TOPICS
+        return StreamSource(url, owner, self.GROUP, topics, lease_s=lease_s, io_timeout=IO_S)
+
+    def desk(self) -> Desk:
+        return StreamDesk(self._server.url, self.TOPICS, group=self.GROUP, io_timeout=IO_S)
+
+    def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
+        job = super().job(journal, handler, **more)
+        return replace(job, type="stream", consumer_group=self.GROUP)
+
+
 class Guarded(Bench):
     """A bench behind all that may stand between a source and the loop, letting all through."""
 
@@ -333,7 +354,7 @@ def journal(tmp_path: Path) -> shop.Journal:
     return shop.Journal(tmp_path / "journal")
 
 
-TOPICAL: Final = (SqliteBench, RedisBench)
+TOPICAL: Final = (SqliteBench, RedisBench, StreamBench)
 BENCHES: Final = (*TOPICAL, SqliteTableBench)
 
 several_topics: Final = pytest.mark.parametrize("bench", TOPICAL, indirect=True)

@@ -68,6 +68,24 @@ def test_no_queue_url(url: str, fault: str) -> None:
     assert "hush" not in str(caught.value)
 
 
+def test_streams_are_on_a_redis() -> None:
+    assert urls.stream_url(given("redis://h/1")) == plain("redis://h/1")
+    with pytest.raises(ValueError, match="has no streams; write redis://"):
+        urls.stream_url(given("sqlite:///q.db"))
+
+
+def test_by_hand_a_stream_says_so() -> None:
+    url = "rediss+stream://me:hush@h:6380/0"
+    assert urls.by_hand(url) == url
+    assert urls.is_of_stream(url)
+    assert urls.of_server(url) == "rediss://me:hush@h:6380/0"
+    assert urls.of_stream(urls.of_server(url)) == url
+    assert not urls.is_of_stream("redis://h/0")
+    assert not urls.is_of_stream("sqlite+stream:///q.db")
+    with pytest.raises(ValueError, match="DATABASE is a number"):
+        urls.by_hand("redis+stream://h/x")
+
+
 def test_none_is_no_store() -> None:
     assert urls.store_url(given("none")) is None
     with pytest.raises(ValueError, match="is no store"):

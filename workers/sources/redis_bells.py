@@ -1,17 +1,18 @@
-"""How an idle consumer of a Redis list is woken: by connections that block on the server.
+"""How an idle consumer of Redis is woken: by connections that block on the server.
 
-`BLMOVE mq:TOPIC mq:TOPIC RIGHT RIGHT` waits until the list has a message and leaves it where it
-is, whoever pushed it (Redis 6.2). What waits for its time makes no such call return; those who
-publish it say so on a channel. The answers are only hints: what is taken is up to the next claim.
+`BLMOVE mq:TOPIC mq:TOPIC RIGHT RIGHT` waits until a list has a message and leaves it where it is,
+whoever pushed it (Redis 6.2); `XREAD BLOCK` does it for a stream. What waits for its time makes no
+such call return; those who publish it say so on a channel. The answers are only hints: what is
+taken is up to the next claim.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from workers.sources import redis_scripts as keys
-from workers.sources.redis_server import Line, RedisServer
+from workers.sources.redis_server import Argument, Line, RedisServer
 from workers.sources.source import SourceTrouble
 
 _MOST: Final = 16
@@ -19,17 +20,21 @@ _MOST: Final = 16
 
 
 class Bells:
-    """The blocked connections of one process. Used by the work loop's thread only."""
+    """The blocked connections of one process. Used by the work loop's thread only.
 
-    def __init__(self, server: RedisServer) -> None:
+    `command` gives what blocks until a topic has a message, and takes none.
+    """
+
+    def __init__(self, server: RedisServer, command: Callable[[str], Sequence[Argument]]) -> None:
         self._server = server
-        self._lists: dict[str, Line] = {}
+        self._command = command
+        self._lines: dict[str, Line] = {}
         self._blocked: set[str] = set()
         self._channel: Line | None = None
         self._channels: frozenset[str] = frozenset()
 
     def hang(self, topics: Sequence[str], silent: Collection[str]) -> None:
-        """Block on the lists of the topics, save of those that are silent, and listen to all.
+        """Block on the topics, save of those that are silent, and listen to all.
 
         One that blocks already goes on. Raises: SourceTrouble.
         """
@@ -48,15 +53,15 @@ class Bells:
 
     def fds(self) -> list[int]:
         """Give the descriptors that become readable when one rings."""
-        lines = [self._lists[topic] for topic in self._blocked]
+        lines = [self._lines[topic] for topic in self._blocked]
         return [line.fileno() for line in (*lines, self._channel) if line is not None]
 
     def answer(self) -> None:
         """Read what has rung. Raises: SourceTrouble when a connection is lost."""
         try:
-            for topic in [topic for topic in self._blocked if self._lists[topic].has_answer()]:
+            for topic in [topic for topic in self._blocked if self._lines[topic].has_answer()]:
                 self._blocked.discard(topic)
-                self._lists[topic].answer()
+                self._lines[topic].answer()
             while self._channel is not None and self._channel.has_answer():
                 self._channel.answer()
         except SourceTrouble:
@@ -65,18 +70,17 @@ class Bells:
 
     def close(self) -> None:
         """Disconnect all."""
-        for line in (*self._lists.values(), self._channel):
+        for line in (*self._lines.values(), self._channel):
             if line is not None:
                 line.close()
-        self._lists.clear()
+        self._lines.clear()
         self._blocked.clear()
         self._channel, self._channels = None, frozenset()
 
     def _block(self, topic: str) -> None:
-        if topic not in self._lists:
-            self._lists[topic] = self._server.line()
-        name = keys.ready(topic)
-        self._lists[topic].ask("BLMOVE", name, name, "RIGHT", "RIGHT", 0)
+        if topic not in self._lines:
+            self._lines[topic] = self._server.line()
+        self._lines[topic].ask(*self._command(topic))
         self._blocked.add(topic)
 
     def _listen(self, channels: frozenset[str]) -> None:

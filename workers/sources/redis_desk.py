@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from workers import codec
@@ -34,7 +34,7 @@ class RedisDesk:
 
     def look(self) -> Sequence[str]:
         """See that the server is there, lets us in, is new enough, and has no keys in our way."""
-        self._server.check(keys.kinds(self._topics))
+        self._server.check(self._kinds())
         return ()
 
     def publish(self, topic: str, bodies: Iterable[bytes], delay_s: float) -> None:
@@ -47,7 +47,7 @@ class RedisDesk:
             places = [keys.delayed(topic)]
             self._server.run(keys.DELAY, places, keys.bell(topic), delay_ms, nonce, *some)
         else:
-            self._server.do("LPUSH", keys.ready(topic), *some)
+            self._add(topic, some)
 
     def depths(self) -> list[Depth]:
         """Look at every topic."""
@@ -98,6 +98,12 @@ class RedisDesk:
             total += deleted
             left = left - deleted if deleted else 0
         return total
+
+    def _kinds(self) -> Mapping[str, str]:
+        return keys.kinds(self._topics)
+
+    def _add(self, topic: str, bodies: list[bytes]) -> None:
+        self._server.do("LPUSH", keys.ready(topic), *bodies)
 
     def _depth(self, topic: str) -> Depth:
         names = [*keys.places([topic]), keys.dead(topic), keys.paused(topic)]

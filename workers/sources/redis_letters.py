@@ -10,7 +10,7 @@ from workers.sources.desk import Letter
 from workers.sources.source import Burial
 
 
-def encode(burial: Burial) -> bytes:
+def encode(burial: Burial, **more: str) -> bytes:
     """Build the JSON of one letter. Its body is text, or base64 where it is no UTF-8."""
     delivery = burial.delivery
     fields: dict[str, object] = {
@@ -25,6 +25,7 @@ def encode(burial: Burial) -> bytes:
         "crashes": delivery.crashes,
         "origin": burial.origin,
         "at": time.time(),
+        **more,
     }
     try:
         fields["body"] = delivery.body.decode()
@@ -54,3 +55,8 @@ def decode(raw: bytes, queue: str) -> Letter | None:
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def group_of(raw: bytes) -> str:
+    """Give the consumer group that gave a message of a stream up; of a readable letter."""
+    return str(json.loads(raw).get("group", ""))

@@ -99,7 +99,7 @@ class Line:
         self._connection = connection
         self._call(connection.connect)
 
-    def ask(self, *words: str | int) -> None:
+    def ask(self, *words: Argument) -> None:
         """Send a command, and wait for nothing."""
         self._call(lambda: self._connection.send_command(*words))
 

@@ -7,13 +7,24 @@ now"; what can never work is a ConfigError.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 
 class SourceTrouble(Exception):
     """The server or file cannot be used at the moment; the same call may work later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a source knows of a message; a body that says so itself is believed first."""
+
+    id: str
+    key: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    published_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,7 @@ class Delivery:
     failures: int = 0
     crashes: int = 0
     suspect: bool = False
+    envelope: Envelope | None = None
 
 
 @dataclass(frozen=True, slots=True)
