@@ -30,7 +30,7 @@ run: $(STAMP) ## install into .venv and run the example in the foreground (CONF=
 	exec $(VENV)/bin/supervisor start --conf $(CONF)
 
 .PHONY: test
-test: $(TEST_STAMP) systemd redis ## run all tests (PYTEST_ARGS="-k name" for some)
+test: $(TEST_STAMP) systemd redis postgresql ## run all tests (PYTEST_ARGS="-k name" for some)
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 .PHONY: check
@@ -83,3 +83,10 @@ redis:
 	@command -v redis-server >/dev/null \
 		|| { $(APT) update && $(APT) install -y --no-install-recommends redis-server; } \
 		|| echo "redis-server cannot be installed here: its tests are skipped" >&2
+
+# The tests run a server of their own; that of Debian is not touched.
+.PHONY: postgresql
+postgresql:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
+		|| { $(APT) update && $(APT) install -y --no-install-recommends postgresql; } \
+		|| echo "PostgreSQL cannot be installed here: its tests are skipped" >&2

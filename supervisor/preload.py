@@ -16,7 +16,7 @@ from typing import Final
 from supervisor import kernel, signals
 from supervisor.config import Config, Job
 from supervisor.errors import ExitCode, SupervisorError
-from supervisor.urls import is_redis
+from supervisor.urls import is_postgres, is_redis
 
 # The kinds of file that an import may look at and keep without harm to a fork: none but these
 # that come and go with the interpreter itself.
@@ -61,7 +61,9 @@ def _clients(job: Job) -> Iterator[str]:
         engine = "redis_list" if is_redis(job.url) else "sqlite"
         if job.type == "stream":
             engine = "redis_stream"
-        yield f"workers.sources.{engine}{'_table' if job.table else ''}"
+        if job.table:
+            engine = "postgres_table" if is_postgres(job.url) else "sqlite_table"
+        yield f"workers.sources.{engine}"
     if job.idempotency is not None and is_redis(job.idempotency):
         yield "workers.sources.redis_keys"
 

@@ -428,7 +428,13 @@ _KAFKA_TYPE: Final = (
 )
 
 _TABLE_TYPE: Final = (
-    Setting("url", urls.table_url, None, "of its database, `sqlite:///PATH`", needed=True),
+    Setting(
+        "url",
+        urls.table_url,
+        None,
+        "of its database: `postgresql://USER@HOST:PORT/DATABASE` or `sqlite:///PATH`",
+        needed=True,
+    ),
     Setting("table", _one(values.topic_name), None, "its name, and that of the topic", needed=True),
     Setting("key", _text, "id", "column that tells its rows apart; the id of a message"),
     Setting("status", _text, "status", "column of the status"),
@@ -445,7 +451,12 @@ _TABLE_TYPE: Final = (
         "lease",
         "how a row is held: lease, in TABLE_work beside it (lock is not in this release)",
     ),
-    _later("notify", _text, None, "channel of NOTIFY"),
+    Setting(
+        "notify",
+        _one(values.line),
+        None,
+        "channel of PostgreSQL's NOTIFY, which a trigger on the table sends: look at once",
+    ),
     Setting("attempts_column", _text, None, "where the calls are counted of a row that is settled"),
     Setting("error_column", _text, None, "where the error is written of a row that failed"),
     _later("lease_column", _text, None, "where the end of a lease is written"),

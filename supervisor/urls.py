@@ -12,7 +12,8 @@ from typing import Final
 from supervisor.secret import FileReference, Given, Secret, plain
 from supervisor.values import nearest, quoted
 
-_TABLE_FORMS: Final = "sqlite:///PATH"
+_TABLE_FORMS: Final = "postgresql://USER@HOST:PORT/DATABASE or sqlite:///PATH"
+_POSTGRES: Final = ("postgresql", "postgres")
 _FORMS: Final = "redis://HOST:PORT/DATABASE or sqlite:///PATH"
 _REDIS: Final = ("redis", "rediss")
 _STREAM: Final = "+stream"
@@ -33,8 +34,11 @@ def table_url(given: Given) -> Secret:
     scheme, slashes, _ = first.partition("://")
     if slashes and scheme == "sqlite":
         return _of_file(given, secret, "table")
-    if slashes and scheme in _LATER:
-        raise ValueError(f"{scheme}:// is not in this release; write {_TABLE_FORMS}")
+    if slashes and scheme in _POSTGRES:
+        text = "".join(part for part in secret.parts if isinstance(part, str))
+        if any(part.isspace() or not part.isprintable() for part in text):
+            raise ValueError(f"{quoted(secret.shown)}; write it in one line, without blanks")
+        return secret
     raise ValueError(f"{quoted(secret.shown)} is no database; write {_TABLE_FORMS}")
 
 
@@ -84,6 +88,12 @@ def is_redis(url: Secret) -> bool:
     """Tell whether a URL, as far as it is known here, is that of a Redis."""
     first = url.parts[0] if url.parts else ""
     return isinstance(first, str) and first.partition("://")[0] in _REDIS
+
+
+def is_postgres(url: Secret) -> bool:
+    """Tell whether a URL, as far as it is known here, is that of a PostgreSQL."""
+    first = url.parts[0] if url.parts else ""
+    return isinstance(first, str) and first.partition("://")[0] in _POSTGRES
 
 
 def _url(given: Given, what: str) -> Secret:

@@ -15,6 +15,7 @@ from tests.helpers.driver import Supervisor
 from tests.helpers.forked import Nursery
 from tests.helpers.lacks import pytest_runtest_makereport
 from tests.helpers.leaks import Traces, end_leaked_processes, leaks
+from tests.helpers.postgres_server import PostgresServer
 from tests.helpers.redis_server import RedisServer
 
 __all__ = ["pytest_runtest_makereport"]  # a hook: pytest finds it here
@@ -76,4 +77,11 @@ def supervise() -> Iterator[Supervise]:
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """Give a Redis of our own, the same to all tests; who uses it empties it first."""
     with closing(RedisServer(tmp_path_factory.mktemp("redis"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Give a PostgreSQL of our own, the same to all tests; who uses it empties it first."""
+    with closing(PostgresServer()) as server:
         yield server

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from supervisor.config import Job
 from supervisor.errors import ConfigError
@@ -13,6 +13,9 @@ from workers.sources.table import Table
 
 if TYPE_CHECKING:
     from workers.sources.desk import Desk
+
+
+_POSTGRES: Final = ("postgresql://", "postgres://")
 
 
 def table_of(job: Job) -> Table:
@@ -28,6 +31,7 @@ def table_of(job: Job) -> Table:
         where=job.where,
         attempts_column=job.attempts_column,
         error_column=job.error_column,
+        notify=str(job.notify) if job.notify else None,
         poll_interval=job.poll_interval,
         wrong=partial(_wrong, job),
     )
@@ -35,22 +39,32 @@ def table_of(job: Job) -> Table:
 
 def source_of(slot: Slot) -> Source:
     """Give the source of a job. Raises: ConfigError."""
+    job = slot.job
+    assert job.url is not None, "a table is in a database"
+    url = job.url.reveal()
+    times = {"lease_s": job.lease, "io_timeout": job.io_timeout}
+    if url.startswith(_POSTGRES):
+        from workers.sources.postgres_table import PostgresTableSource
+
+        return PostgresTableSource(url, slot.owner, table_of(job), **times)
     from workers.sources.sqlite_file import path_of
     from workers.sources.sqlite_table import SqliteTableSource
 
-    job = slot.job
-    assert job.url is not None, "a table is in a database"
-    times = {"lease_s": job.lease, "io_timeout": job.io_timeout}
-    return SqliteTableSource(path_of(job.url.reveal()), slot.owner, table_of(job), **times)
+    return SqliteTableSource(path_of(url), slot.owner, table_of(job), **times)
 
 
 def desk_of(job: Job, io_timeout: float) -> Desk:
     """Give a new desk of the table of a job; it connects when it is used."""
+    assert job.url is not None, "a table is in a database"
+    url = job.url.reveal()
+    if url.startswith(_POSTGRES):
+        from workers.sources.postgres_table_desk import PostgresTableDesk
+
+        return PostgresTableDesk(url, table_of(job), io_timeout=io_timeout)
     from workers.sources.sqlite_file import path_of
     from workers.sources.sqlite_table_desk import SqliteTableDesk
 
-    assert job.url is not None, "a table is in a database"
-    return SqliteTableDesk(path_of(job.url.reveal()), table_of(job), io_timeout=io_timeout)
+    return SqliteTableDesk(path_of(url), table_of(job), io_timeout=io_timeout)
 
 
 def _wrong(job: Job, key: str, message: str) -> ConfigError:

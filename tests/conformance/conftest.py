@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,11 +19,14 @@ from supervisor.config import Job
 from supervisor.meters import Meters
 from supervisor.secret import Secret
 from tests.helpers import rows, shop
+from tests.helpers.postgres_server import PostgresServer
 from tests.helpers.redis_server import RedisServer
 from workers import codec
 from workers.idempotency import OnceSource
 from workers.ratelimit import Meter, Rate, RatedSource
 from workers.sources.desk import Depth, Desk, Letter, depths_of
+from workers.sources.postgres_table import PostgresTableSource
+from workers.sources.postgres_table_desk import PostgresTableDesk
 from workers.sources.redis_desk import RedisDesk
 from workers.sources.redis_list import ListSource
 from workers.sources.redis_stream import StreamSource
@@ -40,6 +43,14 @@ LEASE_S = 600.0
 
 IO_S = 30.0
 """Nobody waits so long for the file, however busy the disk."""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The servers of the test run."""
+
+    redis: RedisServer
+    postgres: PostgresServer
 
 
 class Bench(ABC):
@@ -108,7 +119,7 @@ class Bench(ABC):
 class SqliteBench(Bench):
     """A queue file."""
 
-    def __init__(self, folder: Path, _server: RedisServer) -> None:
+    def __init__(self, folder: Path, _servers: Servers) -> None:
         self._path = folder / "queue" / "q.db"
 
     def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
@@ -136,9 +147,9 @@ class RedisBench(Bench):
     KEEPS_PLACES = False
     TOPICS = ("t", "u", "a", "b", "high", "low")
 
-    def __init__(self, _folder: Path, server: RedisServer) -> None:
-        self._server = server
-        server.empty()
+    def __init__(self, _folder: Path, servers: Servers) -> None:
+        self._server = servers.redis
+        self._server.empty()
 
     def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
         url = self._server.url
@@ -221,7 +232,7 @@ def _about(text: str) -> tuple[Any, Any]:
 class SqliteTableBench(TableBench):
     """Tables in a file of SQLite."""
 
-    def __init__(self, folder: Path, _server: RedisServer) -> None:
+    def __init__(self, folder: Path, _servers: Servers) -> None:
         self._path = folder / "tables.db"
         self.table("t")
 
@@ -233,7 +244,7 @@ class SqliteTableBench(TableBench):
                 " status TEXT NOT NULL DEFAULT 'pending', body TEXT NOT NULL, n, name TEXT)"
             )
         words = ("id", "status", "pending", "done", "failed", "id")
-        return Table(topic, *words, poll_interval=0.02)
+        return Table(topic, *words, poll_interval=50.0)
 
     def insert(self, topic: str, rows: list[tuple[str, Any, Any]], delay_s: float) -> None:
         due = int((time.time() + delay_s) * 1000)
@@ -286,6 +297,60 @@ class StreamBench(RedisBench):
     def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
         job = super().job(journal, handler, **more)
         return replace(job, type="stream", consumer_group=self.GROUP)
+
+
+class PostgresTableBench(TableBench):
+    """Tables in a PostgreSQL."""
+
+    def __init__(self, _folder: Path, servers: Servers) -> None:
+        self._server = servers.postgres
+        self._server.empty()
+        self._made: set[str] = set()
+        self.table("t")
+
+    def table(self, topic: str) -> Table:
+        if topic not in self._made:
+            self._made.add(topic)
+            with self._server.cursor() as cursor:
+                cursor.execute(
+                    f"CREATE TABLE IF NOT EXISTS {topic} (id bigserial PRIMARY KEY,"
+                    " status text NOT NULL DEFAULT 'pending', body text NOT NULL, n bigint,"
+                    f" name text); CREATE INDEX ON {topic} (id) WHERE status = 'pending'"
+                )
+        words = ("id", "status", "pending", "done", "failed", "id")
+        return Table(topic, *words, poll_interval=50.0)
+
+    def insert(self, topic: str, rows: list[tuple[str, Any, Any]], delay_s: float) -> None:
+        with closing(self.desk(topic)) as desk:
+            desk.depths()  # makes what lies beside it
+        with self._server.cursor() as cursor:
+            cursor.execute(
+                f"WITH new AS (INSERT INTO {topic} (body, n, name) SELECT * FROM"
+                " unnest(%s::text[], %s::bigint[], %s::text[]) RETURNING id)"
+                f" INSERT INTO {topic}_work (key, due) SELECT id, now() + %s * interval '1 second'"
+                " FROM new WHERE %s > 0",
+                (*map(list, zip(*rows, strict=True)), delay_s, delay_s),
+            )
+
+    def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
+        table = self.table("t")
+        url = self._server.url
+        return PostgresTableSource(url, owner, table, lease_s=lease_s, io_timeout=IO_S)
+
+    def desk(self, topic: str = "t") -> Desk:
+        return PostgresTableDesk(self._server.url, self.table(topic), io_timeout=IO_S)
+
+    def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
+        return self.table_job(self._server.url, journal, handler, **more)
+
+    @contextmanager
+    def out_of_order(self) -> Iterator[None]:
+        """Let the server stand still."""
+        self._server.send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._server.send(signal.SIGCONT)
 
 
 class Guarded(Bench):
@@ -355,16 +420,20 @@ def journal(tmp_path: Path) -> shop.Journal:
 
 
 TOPICAL: Final = (SqliteBench, RedisBench, StreamBench)
-BENCHES: Final = (*TOPICAL, SqliteTableBench)
+BENCHES: Final = (*TOPICAL, SqliteTableBench, PostgresTableBench)
 
 several_topics: Final = pytest.mark.parametrize("bench", TOPICAL, indirect=True)
 """Of a test in which one source or job serves several topics; that of a table serves one."""
 
 
+@pytest.fixture(scope="session")
+def servers(redis_server: RedisServer, postgres_server: PostgresServer) -> Servers:
+    """Give what the benches may ask for."""
+    return Servers(redis_server, postgres_server)
+
+
 @pytest.fixture(params=BENCHES)
-def bench(
-    request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer
-) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Iterator[Bench]:
     """Give a bench of each kind."""
-    with closing(request.param(tmp_path, redis_server)) as made:
+    with closing(request.param(tmp_path, servers)) as made:
         yield made

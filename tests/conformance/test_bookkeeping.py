@@ -25,8 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.conformance.conftest import BENCHES, Bench
-from tests.helpers.redis_server import RedisServer
+from tests.conformance.conftest import BENCHES, Bench, Servers
 from workers.sources.source import Burial, Delivery, Return, Source
 
 SEATS = (0, 1)
@@ -211,7 +210,7 @@ class Bookkeeping(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("kind", BENCHES)
 def test_the_books_agree_after_every_move(
-    kind: Callable[[Path, RedisServer], Bench], redis_server: RedisServer
+    kind: Callable[[Path, Servers], Bench], servers: Servers
 ) -> None:
-    machine = partial(Bookkeeping, lambda folder: kind(folder, redis_server))
+    machine = partial(Bookkeeping, lambda folder: kind(folder, servers))
     run_state_machine_as_test(machine, settings=_SETTINGS)

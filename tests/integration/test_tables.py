@@ -114,8 +114,7 @@ def test_what_a_table_cannot_is_said(supervise: Supervise) -> None:
         ({"key": "shop"}, "key: shop is not unique in payments; it needs CREATE UNIQUE INDEX"),
         ({"where": "t.sho = 1"}, "where: cannot be used: no such column: t.sho"),
         ({"claim": "lock"}, "claim: lock is not in this release; write lease, or leave it out"),
-        ({"url": "postgres:///x"}, "url: postgres:// is not in this release"),
-        ({"url": "redis://h"}, 'url: "redis://h" is no database; write sqlite:///PATH'),
+        ({"url": "redis://h"}, 'url: "redis://h" is no database; write postgresql://USER@HOST'),
     ],
 )
 def test_check_names_what_is_not_as_the_job_says(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,28 @@ def test_the_url_of_a_server_stays_as_it_is(url: str) -> None:
     assert urls.queue_url(given(url)) == plain(url)
     assert urls.store_url(given(url)) == plain(url)
     assert urls.is_redis(plain(url))
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:hush@h:5432/shop", "postgres:///shop", "sqlite:////var/shop.db"]
+)
+def test_the_url_of_a_database_stays_as_it_is(url: str) -> None:
+    assert urls.table_url(given(url)) == plain(url)
+    assert urls.is_postgres(plain(url)) == url.startswith("postgres")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis://h", "is no database; write postgresql://USER@HOST:PORT/DATABASE or sqlite:///"),
+        ("shop.db", "is no database; write"),
+        ("postgresql://h/a b", "write it in one line, without blanks"),
+        ("sqlite://shop.db", "write sqlite:///PATH (relative to this file) or sqlite:////PATH"),
+    ],
+)
+def test_what_is_no_database_of_a_table_is_refused(url: str, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        urls.table_url(given(url))
 
 
 def test_a_password_in_a_file_is_not_read(tmp_path: Path) -> None:

@@ -90,6 +90,16 @@ class Table:
         """Give the SQL that is true for a row `t` that nobody has settled meanwhile."""
         return f"t.{quoted(self.status)} = {literal(self.pending)}"
 
+    @property
+    def has_failed(self) -> str:
+        """Give the SQL that is true for a row `t` that has failed."""
+        return f"t.{quoted(self.status)} = {literal(self.failed)}"
+
+    @property
+    def begin_again(self) -> str:
+        """Give the SQL that makes a row one that is to be done."""
+        return f"{quoted(self.status)} = {literal(self.pending)}"
+
     def settled(self, word: str, attempts: str, error: str | None = None) -> str:
         """Give the SQL that writes how a row ended; `attempts` and `error` are SQL too."""
         parts = {self.status: literal(word), self.attempts_column: attempts}
@@ -134,6 +144,10 @@ class Held:
     def keys(self, deliveries: Iterable[Delivery]) -> list[Any]:
         """Give the keys of deliveries, in their order."""
         return [self[one] for one in deliveries]
+
+    def all(self) -> list[Any]:
+        """Give all keys that are held."""
+        return [*self._keys.values()]
 
     def forget(self, deliveries: Iterable[Delivery]) -> None:
         """Let go of what is settled."""

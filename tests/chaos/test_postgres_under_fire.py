@@ -1,0 +1,134 @@
+"""A table of PostgreSQL: kill -9 of children and masters, and a server that goes away."""
+
+from __future__ import annotations
+
+import random
+import select
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from tests.chaos.test_main_job import kill_one
+from tests.conftest import Supervise
+from tests.helpers.driver import Supervisor
+from tests.helpers.eventually import eventually
+from tests.helpers.ledger import SOURCE, Ledger
+from tests.helpers.postgres_server import PostgresServer
+from tests.helpers.sections import section
+
+ROWS = 5_000
+CONCURRENCY = 10
+PROCESSES = 3
+EVERY_S = 0.2
+
+HANDLERS = """
+import time
+from ledger import note
+
+def handle(message, context):
+    note("begin", message.id)
+    time.sleep(0.005)
+    note("end", message.id)
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    """Give a server with the rows; one that is ended in the middle is nobody else's."""
+    with closing(PostgresServer()) as server:
+        with server.cursor() as cursor:
+            cursor.execute(
+                "CREATE TABLE orders (id bigserial PRIMARY KEY, status text DEFAULT 'pending');"
+                "CREATE INDEX ON orders (id) WHERE status = 'pending';"
+                f"INSERT INTO orders SELECT FROM generate_series(1, {ROWS})"
+            )
+        yield server
+
+
+def start(supervise: Supervise, server: PostgresServer) -> Supervisor:
+    jobs = section(
+        "orders",
+        type="table",
+        url=server.url,
+        table="orders",
+        notify="orders",
+        handler="handlers:handle",
+        processes=PROCESSES,
+        concurrency=CONCURRENCY,
+        backoff=0,
+        max_failures=1_000_000,
+        io_timeout="2s",
+        poll_interval="100ms",
+    )
+    return supervise(jobs, {"ledger": SOURCE, "handlers": HANDLERS})
+
+
+def rounds(supervisor: Supervisor) -> Iterator[int]:
+    """Give the number of each round, one every so often, until all is done."""
+    patience = time.monotonic() + 240
+    number = 0
+    while len(Ledger(supervisor).counts("end")) < ROWS or number < 10:
+        select.select((), (), (), EVERY_S)
+        yield number
+        number += 1
+        assert time.monotonic() < patience, f"not done: {supervisor.log_lines()[-5:]}"
+
+
+def twice(supervisor: Supervisor, server: PostgresServer) -> int:
+    """See that all are done and nothing is held any more; give how many were done again."""
+
+    def states() -> list[tuple[str, int]]:
+        with server.cursor() as cursor:
+            cursor.execute("SELECT status, count(*)::int FROM orders GROUP BY status")
+            return list(cursor.fetchall())
+
+    eventually(lambda: states() == [("done", ROWS)], timeout_s=60)
+    assert supervisor.stop() == 0
+    with server.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM orders_work")
+        assert cursor.fetchone() == (0,)
+    ended = Ledger(supervisor).counts("end")
+    assert len(ended) == ROWS, "lost"
+    return sum(ended.values()) - ROWS
+
+
+def test_kills_of_children_and_masters(supervise: Supervise, server: PostgresServer) -> None:
+    supervisor = start(supervise, server)
+    chance = random.Random(17)
+    killed = 0
+    for number in rounds(supervisor):
+        if number in (3, 8):
+            supervisor.kill()
+            supervisor.start()
+        else:
+            killed += kill_one(supervisor, chance) is not None
+    # What was in a handler, or done and not yet written down.
+    assert twice(supervisor, server) <= killed * 2 * CONCURRENCY
+
+
+def test_the_server_goes_away_and_comes_back(supervise: Supervise, server: PostgresServer) -> None:
+    supervisor = start(supervise, server)
+    pids = {row["pid"] for row in supervisor.status()["processes"]}
+    for number in rounds(supervisor):
+        if number in (2, 6):
+            # Once as an operator would, once as in a crash.
+            server.stop(signal.SIGINT if number == 2 else signal.SIGQUIT)
+            server.start()
+    # Their processes lived on; what was written down and not confirmed may be done again.
+    assert {row["pid"] for row in supervisor.status()["processes"]} == pids
+    assert twice(supervisor, server) <= 2 * PROCESSES * 2 * CONCURRENCY
+
+
+def test_the_server_stands_still_for_a_while(supervise: Supervise, server: PostgresServer) -> None:
+    supervisor = start(supervise, server)
+    for number in rounds(supervisor):
+        if number == 2:
+            server.send(signal.SIGSTOP)
+            try:
+                supervisor.wait_line("cannot be used")
+            finally:
+                server.send(signal.SIGCONT)
+    assert twice(supervisor, server) <= PROCESSES * 2 * CONCURRENCY

@@ -1,0 +1,159 @@
+"""A table of PostgreSQL under a real supervisor: NOTIFY, unusual names, what check says of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Supervise
+from tests.helpers.eventually import eventually
+from tests.helpers.ledger import SOURCE, Ledger
+from tests.helpers.postgres_server import PostgresServer
+from tests.helpers.sections import section
+
+HANDLERS = """
+from ledger import note
+
+def handle(message, context):
+    if message.data["amount"] < 0:
+        raise ValueError("50% of a \\0 amount")
+    note("done", message.id)
+"""
+
+MODULES = {"shop": HANDLERS, "ledger": SOURCE}
+
+KEYS = {
+    "type": "table",
+    "table": "shop.Payments",
+    "key": "code",
+    "status": "state",
+    "pending": 0,
+    "done": 1,
+    "failed": 2,
+    "order_by": "at",
+    "where": "t.note LIKE 'to%'",
+    "attempts_column": "tries",
+    "error_column": "why",
+    "notify": "Payments",
+    "retries": 0,
+    "handler": "shop:handle",
+}
+
+
+@pytest.fixture
+def server(postgres_server: PostgresServer) -> PostgresServer:
+    postgres_server.empty()
+    with postgres_server.cursor() as cursor:
+        cursor.execute(
+            'DROP SCHEMA IF EXISTS shop CASCADE; CREATE SCHEMA shop; CREATE TABLE shop."Payments"'
+            " (code text PRIMARY KEY, state smallint DEFAULT 0, at timestamptz DEFAULT now(),"
+            " amount numeric, note text DEFAULT 'to do', tries integer, why text, other text);"
+            ' CREATE INDEX ON shop."Payments" (at) WHERE state = 0'
+        )
+    return postgres_server
+
+
+def insert(server: PostgresServer, code: str, amount: int, note: str = "to do") -> None:
+    with server.cursor() as cursor:
+        cursor.execute(
+            'INSERT INTO shop."Payments" (code, amount, note) VALUES (%s, %s, %s);'
+            ' NOTIFY "Payments"',
+            (code, amount, note),
+        )
+
+
+def row(server: PostgresServer, code: str) -> tuple[object, ...]:
+    with server.cursor() as cursor:
+        cursor.execute('SELECT state, tries, why FROM shop."Payments" WHERE code = %s', (code,))
+        found: tuple[object, ...] = cursor.fetchone()
+    return found
+
+
+def test_a_notification_wakes_and_what_failed_is_replayed(
+    supervise: Supervise, server: PostgresServer
+) -> None:
+    # Nobody would look at the table again within the test.
+    jobs = section("pay", url=server.url, poll_interval="1h", **KEYS)
+    supervisor = supervise(jobs, MODULES)
+    insert(server, "é'1", 5)
+    Ledger(supervisor).wait("done", "é'1")
+    eventually(lambda: row(server, "é'1") == (1, 1, None))
+    insert(server, "skipped", 5, note="done already")
+    insert(server, "bad", -1)
+    error = "ValueError: 50% of a \\0 amount"
+    eventually(lambda: row(server, "bad") == (2, 1, error))
+    [letter] = supervisor.json("dead", "list", "shop.Payments")
+    assert (letter["id"], letter["error"], letter["data"]["amount"]) == ("bad", error, -1)
+    with server.cursor() as cursor:
+        cursor.execute("UPDATE shop.\"Payments\" SET amount = 1 WHERE code = 'bad'")
+    replayed = supervisor.cli("dead", "replay", "shop.Payments")
+    assert replayed.returncode == 0, replayed.stderr
+    insert(server, "last", 1)
+    Ledger(supervisor).wait("done", "bad")
+    Ledger(supervisor).wait("done", "last")
+    assert row(server, "skipped") == (0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"table": "Payments"}, "table: there is no table Payments in the database"),
+        ({"status": "status"}, "status: shop.Payments has no column status (it has: code, state,"),
+        ({"key": "other"}, "key: other is not unique in shop.Payments; it needs CREATE UNIQUE IND"),
+        ({"where": "t.sho = 1"}, "where: cannot be used: column t.sho does not exist"),
+        ({"done": "paid"}, "table: cannot be used: invalid input syntax for type smallint"),
+    ],
+)
+def test_check_names_what_is_not_as_the_job_says(
+    supervise: Supervise, server: PostgresServer, changes: dict[str, str], words: str
+) -> None:
+    jobs = section("pay", url=server.url, **KEYS | changes)
+    checked = supervise(jobs, MODULES, start=False).cli("check")
+    assert checked.returncode == 78
+    assert f"[daemon:pay] {words}" in checked.stderr
+
+
+def test_check_prints_the_ddl_of_an_index_that_is_missing(
+    supervise: Supervise, server: PostgresServer
+) -> None:
+    jobs = section("pay", url=server.url, **KEYS | {"order_by": "code"})
+    checked = supervise(jobs, MODULES, start=False).cli("check")
+    assert checked.returncode == 0
+    ddl = 'CREATE INDEX CONCURRENTLY ON "shop"."Payments" ("code") WHERE "state" = \'0\''
+    assert f"has no index of what is to be done; it needs {ddl}" in checked.stderr
+    with server.cursor() as cursor:
+        cursor.execute(ddl)
+    supervisor = supervise(jobs, MODULES, start=False)
+    assert "has no index" not in supervisor.cli("check").stderr
+
+
+def test_check_prints_the_ddl_of_what_may_not_be_made(
+    supervise: Supervise, server: PostgresServer
+) -> None:
+    with server.cursor() as cursor:
+        cursor.execute(
+            "CREATE ROLE clerk LOGIN; GRANT USAGE ON SCHEMA shop TO clerk;"
+            ' GRANT SELECT, UPDATE ON shop."Payments" TO clerk'
+        )
+    try:
+        jobs = section("pay", url=server.url.replace("tests@", "clerk@"), **KEYS)
+        supervisor = supervise(jobs, MODULES, start=False)
+        checked = supervisor.cli("check")
+        assert checked.returncode == 78
+        words = "shop.Payments_work is missing, and may not be made here; it needs CREATE TABLE IF"
+        assert words in checked.stderr
+        supervisor.start(wait=False)
+        supervisor.wait_process("pay:0", lambda found: found["state"] == "FATAL")
+        supervisor.wait_line(words)
+    finally:
+        with server.cursor() as cursor:
+            cursor.execute("DROP OWNED BY clerk; DROP ROLE clerk")
+
+
+def test_a_server_that_does_not_answer_is_69(supervise: Supervise) -> None:
+    jobs = section("pay", url="postgresql://me:hush@127.0.0.1:1/shop", **KEYS)
+    checked = supervise(jobs, MODULES, start=False).cli("check")
+    assert checked.returncode == 69
+    words = "url: the database of postgresql://me:***@127.0.0.1:1/shop cannot be used: "
+    assert words in checked.stderr
+    assert "Connection refused" in checked.stderr
+    assert "hush" not in checked.stderr
