@@ -66,6 +66,8 @@ def _clients(job: Job) -> Iterator[str]:
         yield f"workers.sources.{engine}"
     if job.idempotency is not None and is_redis(job.idempotency):
         yield "workers.sources.redis_keys"
+    if job.idempotency is not None and is_postgres(job.idempotency):
+        yield "workers.sources.postgres_keys"
 
 
 def preload(modules: Iterable[str]) -> None:

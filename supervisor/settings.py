@@ -505,8 +505,8 @@ _CONSUMER: Final = (
         "idempotency",
         urls.store_url,
         "none",
-        "none, `redis://...` or `sqlite:///PATH` (the queue's own will do): a key that was handled"
-        " is not handled again",
+        "none, `redis://...`, `postgresql://...` or `sqlite:///PATH` (the queue's own will do): a"
+        " key that was handled is not handled again",
     ),
     Setting(
         "idempotency_key",

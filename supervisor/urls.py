@@ -35,10 +35,7 @@ def table_url(given: Given) -> Secret:
     if slashes and scheme == "sqlite":
         return _of_file(given, secret, "table")
     if slashes and scheme in _POSTGRES:
-        text = "".join(part for part in secret.parts if isinstance(part, str))
-        if any(part.isspace() or not part.isprintable() for part in text):
-            raise ValueError(f"{quoted(secret.shown)}; write it in one line, without blanks")
-        return secret
+        return _of_postgres(secret)
     raise ValueError(f"{quoted(secret.shown)} is no database; write {_TABLE_FORMS}")
 
 
@@ -47,7 +44,7 @@ def store_url(given: Given) -> Secret | None:
     secret = given.secret()
     if len(secret.parts) == 1 and str(secret.parts[0]).strip().lower() == "none":
         return None
-    return _url(given, "store")
+    return _of_postgres(secret) if is_postgres(secret) else _url(given, "store")
 
 
 def stream_url(given: Given) -> Secret:
@@ -111,6 +108,13 @@ def _url(given: Given, what: str) -> Secret:
     if scheme == "sqlite":
         return _of_file(given, secret, what)
     _check_server(secret, what)
+    return secret
+
+
+def _of_postgres(secret: Secret) -> Secret:
+    text = "".join(part for part in secret.parts if isinstance(part, str))
+    if any(part.isspace() or not part.isprintable() for part in text):
+        raise ValueError(f"{quoted(secret.shown)}; write it in one line, without blanks")
     return secret
 
 

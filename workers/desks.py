@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
 from supervisor.errors import ConfigError, Problem, ServiceUnavailable
-from supervisor.urls import is_of_stream, of_server, of_stream
+from supervisor.urls import is_of_stream, is_postgres, of_server, of_stream
 
 if TYPE_CHECKING:
     from supervisor.config import Config, Job
@@ -128,7 +128,7 @@ class Servers:
 def servers(config: Config) -> Servers:
     """Ask each server of a configuration whether it would work, and tell what would not."""
     tables = _tables(config)
-    return replace(tables, lost=(*_unreachable(config), *tables.lost))
+    return replace(tables, lost=(*_unreachable(config), *_stores(config), *tables.lost))
 
 
 def _tables(config: Config) -> Servers:
@@ -153,6 +153,26 @@ def _tables(config: Config) -> Servers:
         finally:
             desk.close()
     return Servers(tuple(lost), tuple(wrong), tuple(warnings))
+
+
+def _stores(config: Config) -> Iterator[Problem]:
+    """Ask each PostgreSQL that keeps handled keys."""
+    from workers.sources.source import SourceTrouble
+
+    for job in config.jobs:
+        if job.idempotency is None or not is_postgres(job.idempotency):
+            continue
+        from workers.sources.postgres_server import PostgresServer
+
+        url = revealed(job, "idempotency", job.idempotency)
+        server = PostgresServer(url, io_timeout=_LOOK_S, name="supervisor")
+        try:
+            server.run("SELECT 1")
+        except SourceTrouble as error:
+            words = f"the server of {job.idempotency.shown} cannot be used: {error}"
+            yield job.problem("idempotency", words)
+        finally:
+            server.close()
 
 
 def _unreachable(config: Config) -> tuple[Problem, ...]:

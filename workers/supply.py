@@ -56,6 +56,10 @@ def keys_of(slot: Slot) -> Keys:
         from workers.sources.redis_keys import RedisKeys
 
         return RedisKeys(url, slot.owner, **times)
+    if url.startswith(("postgresql:", "postgres:")):
+        from workers.sources.postgres_keys import PostgresKeys
+
+        return PostgresKeys(url, slot.owner, **times)
     from workers.sources import sqlite_file, sqlite_keys
 
     return sqlite_keys.SqliteKeys(sqlite_file.path_of(url), slot.owner, **times)

@@ -19,7 +19,7 @@ from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.postgres_server import PostgresServer
 from tests.helpers.sections import section
 
-ROWS = 5_000
+ROWS = 3_000
 CONCURRENCY = 10
 PROCESSES = 3
 EVERY_S = 0.2

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 import redis
 
@@ -19,6 +21,7 @@ from tests.conformance.conftest import Bench, empty
 from tests.helpers import shop
 from tests.helpers.forked import Nursery
 from workers import Context, Message, codec
+from workers.sources.postgres_keys import PostgresKeys
 from workers.sources.redis_keys import RedisKeys
 from workers.sources.sqlite_file import path_of
 from workers.sources.sqlite_keys import SqliteKeys
@@ -42,8 +45,10 @@ def calls(journal: shop.Journal, pid: int) -> list[str]:
     return [line[1].split(".")[0] for line in lines if line[0] == "end" and line[2] == str(pid)]
 
 
-def keys_class(store: str) -> type[SqliteKeys | RedisKeys]:
+def keys_class(store: str) -> type[SqliteKeys | RedisKeys | PostgresKeys]:
     """Give the class of the store that a URL means."""
+    if store.startswith("postgresql:"):
+        return PostgresKeys
     return RedisKeys if store.startswith("redis:") else SqliteKeys
 
 
@@ -52,6 +57,10 @@ def remembered(store: str) -> set[str]:
         with redis.Redis.from_url(store, decode_responses=True) as client:
             names = [name for name in client.keys("mq:once:*") if client.type(name) == "string"]
             return {name.rpartition(":")[2] for name in names if client.get(name) == ""}
+    if store.startswith("postgresql:"):
+        with closing(psycopg2.connect(store)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT key FROM workers_handled WHERE owner IS NULL")
+            return {key for (key,) in cursor.fetchall()}
     database = sqlite3.connect(path_of(store))
     found = database.execute("SELECT key FROM handled WHERE owner IS NULL").fetchall()
     database.close()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,10 @@ class PostgresServer:
 
     def send(self, number: int) -> None:
         """Send a signal to it and to all its processes."""
-        for pid in (self.pid, *self._children()):
-            os.kill(pid, number)
+        os.kill(self.pid, number)  # first: one that is stopped gets no more children
+        for pid in self._children():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def stop(self, number: int = signal.SIGINT) -> None:
         """End it, by default as fast as it takes its leave of nobody."""

@@ -235,7 +235,7 @@ def test_what_was_lost_and_comes_again_is_claimed_anew(
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("idempotency = postgresql://h/0", "postgresql:// is not in this release"),
+        ("idempotency = postgresql://h/0 1", "write it in one line, without blanks"),
         ("idempotency = redis://h/x", "where DATABASE is a number"),
         ("idempotency = sqlite:///:memory:", "a store in memory ends with its process"),
         ("idempotency = yes", '"yes" is no store; write redis://HOST:PORT/DATABASE or sqlite'),
