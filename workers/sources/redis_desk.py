@@ -11,7 +11,7 @@ from workers import codec
 from workers.sources import redis_letters
 from workers.sources import redis_scripts as keys
 from workers.sources.desk import Depth, Letter
-from workers.sources.redis_server import RedisServer
+from workers.sources.redis_server import Argument, RedisServer
 
 _PAGE: Final = 200
 _PURGE: Final = 5000
@@ -23,6 +23,8 @@ class RedisDesk:
     Every call may raise SourceTrouble. `topics` are those that the configuration lists: a server
     that others use too is not searched for more.
     """
+
+    _group = ""
 
     def __init__(self, url: str, topics: Iterable[str], *, io_timeout: float) -> None:
         self._server = RedisServer(url, io_timeout=io_timeout)
@@ -56,7 +58,7 @@ class RedisDesk:
     def walk(self, queue: str, message_id: str | None = None) -> Iterator[Letter]:
         """Go through the dead letters under a name or of a topic, the newest first."""
         for name in dict.fromkeys((queue, *self._topics)):
-            for _, letter in self._letters(name):
+            for *_, letter in self._letters(name):
                 if queue in (name, letter.topic) and message_id in (None, letter.id):
                     yield letter
 
@@ -65,18 +67,11 @@ class RedisDesk:
 
         Each moves whole or not at all, and once. Gives how many were moved.
         """
-        moved = 0
-        for name, raw, letter in self._chosen(numbers):
-            names = [keys.dead(name), keys.ready(letter.topic)]
-            moved += self._server.run(keys.REPLAY, names, raw, letter.body)
-        return moved
+        return self._take_out(numbers, is_replay=True)
 
     def forget(self, numbers: Iterable[int]) -> int:
         """Delete dead letters for good. Gives how many were there."""
-        return sum(
-            self._server.do("LREM", keys.dead(name), -1, raw)
-            for name, raw, _ in self._chosen(numbers)
-        )
+        return self._take_out(numbers, is_replay=False)
 
     def pause(self, topic: str) -> None:
         """Let nobody claim from a topic until `resume`."""
@@ -115,24 +110,41 @@ class RedisDesk:
                 ages.append(max(0.0, time.time() - message.published_at.timestamp()))
         return Depth(topic, depth, delayed, leased, dead, max(ages, default=None), bool(paused))
 
-    def _letters(self, name: str) -> Iterator[tuple[bytes, Letter]]:
-        """Go through one list by pages. What is added meanwhile is on the left, and met twice."""
+    @staticmethod
+    def _place(topic: str) -> str:
+        """Name the key where the messages of a topic lie."""
+        return keys.ready(topic)
+
+    def _letters(self, name: str) -> Iterator[tuple[int, bytes, Letter]]:
+        """Go through one list by pages, each with how many letters are to its right.
+
+        What is added meanwhile is on the left, and changes no place. Where somebody takes letters
+        out meanwhile, places are a guess, and those of one page may be met twice: not here.
+        """
         seen: set[bytes] = set()
-        start = 0
-        while page := self._server.do("LRANGE", keys.dead(name), start, start + _PAGE - 1):
-            for raw in page:
+        left = int(self._server.do("LLEN", keys.dead(name)))
+        while left > 0:
+            end = max(0, left - _PAGE)
+            page = self._server.do("LRANGE", keys.dead(name), -left, -end - 1)
+            for place, raw in enumerate(page):
                 letter = redis_letters.decode(raw, name)
                 if letter is not None and raw not in seen:
-                    yield raw, letter
+                    yield left - 1 - place, raw, letter
             seen = set(page)
-            start += len(page)
+            left = end
 
-    def _chosen(self, numbers: Iterable[int]) -> list[tuple[str, bytes, Letter]]:
-        wanted = set(numbers)
-        found = [
-            (name, raw, letter)
-            for name in self._topics
-            for raw, letter in self._letters(name)
-            if letter.number in wanted
-        ]
-        return sorted(found, key=lambda one: one[2].number)
+    def _take_out(self, numbers: Iterable[int], *, is_replay: bool) -> int:
+        wanted, taken = set(numbers), 0
+        for name in self._topics if wanted else ():
+            found = [one for one in self._letters(name) if one[2].number in wanted]
+            found.sort(key=lambda one: one[0])
+            gone = 0
+            for start in range(0, len(found), _PAGE):
+                places = [keys.dead(name)]
+                arguments: list[Argument] = [os.urandom(16).hex(), self._group]
+                for place, raw, letter in found[start : start + _PAGE]:
+                    places += [self._place(letter.topic)] * is_replay
+                    arguments += [place - gone, raw, letter.body]
+                gone += int(self._server.run(keys.TAKE_OUT, places, *arguments))
+            taken += gone
+        return taken

@@ -9,19 +9,21 @@ say so. Needs Redis 6.2.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Mapping, Sequence
 
 from workers.sources import redis_letters
 from workers.sources import redis_scripts as keys
 from workers.sources.redis_server import Argument
 from workers.sources.redis_source import CHUNK, Claimed, RedisSource
-from workers.sources.source import Burial, Delivery, Return, Share
+from workers.sources.source import Burial, Delivery, Envelope, Return, Share
 
 
 class ListSource(RedisSource[bytes]):
     """The Source of lists. What is held is known by its member in the set of leases."""
 
     _number = 0
+    _stem = ""
 
     def tend(self) -> Collection[int]:
         """Free leases that have run out, in one script."""
@@ -30,13 +32,12 @@ class ListSource(RedisSource[bytes]):
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Remove the leases; the messages are nowhere else."""
-        by_topic: dict[str, list[bytes]] = {}
-        for delivery in deliveries:
-            by_topic.setdefault(delivery.topic, []).append(self._held[delivery.number])
-        if by_topic:
-            self._server.do_all(
-                ("ZREM", keys.lease(topic), *members) for topic, members in by_topic.items()
-            )
+        topics = tuple(dict.fromkeys(one.topic for one in deliveries))
+        arguments: list[Argument] = []
+        for one in deliveries:
+            arguments += [topics.index(one.topic) + 1, self._held[one.number]]
+        if arguments:
+            self._server.run(keys.ACK, [*map(keys.lease, topics)], *arguments)
         self._forget(deliveries)
 
     def nack(self, returns: Sequence[Return]) -> None:
@@ -94,23 +95,27 @@ class ListSource(RedisSource[bytes]):
 
     def _claim(self, shares: Sequence[Share], limit: int) -> Claimed:
         topics = [topic for topic, _ in shares]
-        wanted = (self._owner, self._lease_ms, limit, self._number + 1)
+        self._stem = self._stem or os.urandom(8).hex()
+        wanted = (self._owner, self._lease_ms, limit, self._number + 1, self._stem)
         until_due_ms, pauses, taken = self._server.run(
             keys.CLAIM, _with_pauses(topics), *wanted, *(share for _, share in shares)
         )
-        found = [self._hold(topics[place - 1], line, raw) for place, line, raw in taken]
+        found = [self._hold(topics[place - 1], *one) for place, *one in taken]
         return until_due_ms, pauses, found
 
     def _bell(self, topic: str) -> Sequence[Argument]:
         name = keys.ready(topic)
         return ("BLMOVE", name, name, "RIGHT", "RIGHT", 0)
 
-    def _hold(self, topic: str, line: bytes, raw: bytes) -> Delivery:
+    def _hold(self, topic: str, counters: bytes, name: bytes, raw: bytes) -> Delivery:
         self._number += 1
-        head = b"%b %d %b\n" % (line, self._number, self._owner.encode())
+        head = b"%b %b %d %b\n" % (counters, name, self._number, self._owner.encode())
         self._held[self._number] = head + raw
-        attempts, failures, crashes, suspect = map(int, line.split())
-        return Delivery(self._number, topic, raw, attempts, failures, crashes, bool(suspect))
+        attempts, failures, crashes, suspect = map(int, counters.split())
+        return Delivery(
+            *(self._number, topic, raw, attempts, failures, crashes, bool(suspect)),
+            envelope=Envelope(name.decode(errors="replace")),
+        )
 
     def _give_back_unknown(self) -> None:
         self._free(self._owner, whole=True, spared=tuple(self._held))

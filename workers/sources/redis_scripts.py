@@ -12,10 +12,12 @@ Each script is one transaction on the server and goes by the server's clock. A t
 A member of the two sets is a line, then the raw message. The line keeps what is known about it
 and makes it differ from another message with the same text:
 
-    delayed:  ATTEMPTS FAILURES CRASHES SUSPECT NONCE
-    lease:    ATTEMPTS FAILURES CRASHES SUSPECT NUMBER OWNER
+    delayed:  ATTEMPTS FAILURES CRASHES SUSPECT ID
+    lease:    ATTEMPTS FAILURES CRASHES SUSPECT ID NUMBER OWNER
 
-What somebody else has put among the delayed ones without such a line has never been tried.
+The id is given by the first claim, or by `publish` with a delay, and stays: what says no id itself
+is known by it. What somebody else has put among the delayed ones without such a line has never been
+tried.
 """
 
 from __future__ import annotations
@@ -78,21 +80,16 @@ local function now()
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Split a member of the sets into its counters, the rest of its line, and the raw message.
+-- Split a member of the sets into its counters, its id, the rest of its line, and the raw message.
 local function parts(member)
-    local counters, rest, raw = string.match(member, '^(%d+ %d+ %d+ [01]) ([^\\n]+)\\n(.*)$')
-    if counters then return counters, rest, raw end
-    return '0 0 0 0', '', member
+    local counters, id, rest, raw =
+        string.match(member, '^(%d+ %d+ %d+ [01]) ([^ \\n]+)([^\\n]*)\\n(.*)$')
+    if counters then return counters, id, rest, raw end
+    return '0 0 0 0', nil, '', member
 end
 
--- Put back what nobody has tried to the right end, all else to the times they are due.
-local function put_back(ready, delayed, counters, nonce, raw, due)
-    if due == 0 and counters == '0 0 0 0' then
-        redis.call('RPUSH', ready, raw)
-    else
-        local member = counters .. ' ' .. nonce .. '\\n' .. raw
-        redis.call('ZADD', delayed, due == 0 and now() or due, member)
-    end
+local function put_among(delayed, counters, id, raw, due)
+    redis.call('ZADD', delayed, due, counters .. ' ' .. id .. '\\n' .. raw)
 end
 """
 
@@ -100,18 +97,20 @@ CLAIM: Final = (
     _SHARED
     + """
 -- KEYS: three for each topic, then the mark of a pause for each.
--- ARGV: owner, lease in ms, limit, the first number, and the share of each topic.
+-- ARGV: owner, lease in ms, limit, the first number, how ids given now begin, and the share of each
+-- topic.
 -- Gives: milliseconds until something is due, or -1; 1 for each topic that is paused, else 0; and
--- for each message taken the number of its topic, its counters, its raw text.
+-- for each message taken the number of its topic, its counters, its id, its raw text.
 local owner, lease_ms, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local number, topics, at = tonumber(ARGV[4]), #ARGV - 4, now()
+local number, stem, topics, at = tonumber(ARGV[4]), ARGV[5], #ARGV - 5, now()
 local taken, pauses, rich, next_due = {}, {}, {}, nil
 
-local function hold(topic, counters, raw)
-    local member = counters .. ' ' .. string.format('%d', number) .. ' ' .. owner .. '\\n' .. raw
-    redis.call('ZADD', KEYS[topic * 3], at + lease_ms, member)
+local function hold(topic, counters, id, raw)
+    id = id or stem .. string.format('-%010d', number)
+    local line = counters .. ' ' .. id .. ' ' .. string.format('%d', number) .. ' ' .. owner
+    redis.call('ZADD', KEYS[topic * 3], at + lease_ms, line .. '\\n' .. raw)
     number = number + 1
-    taken[#taken + 1] = {topic, counters, raw}
+    taken[#taken + 1] = {topic, counters, id, raw}
 end
 
 local function take(topic, wanted)
@@ -119,20 +118,20 @@ local function take(topic, wanted)
     local ready, delayed = KEYS[topic * 3 - 2], KEYS[topic * 3 - 1]
     local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', at, 'LIMIT', 0, wanted)
     for _, member in ipairs(due) do
-        local counters, _, raw = parts(member)
+        local counters, id, _, raw = parts(member)
         redis.call('ZREM', delayed, member)
-        hold(topic, counters, raw)
+        hold(topic, counters, id, raw)
     end
     local fresh = {}
     if #due < wanted then fresh = redis.call('RPOP', ready, wanted - #due) or {} end
-    for _, raw in ipairs(fresh) do hold(topic, '0 0 0 0', raw) end
+    for _, raw in ipairs(fresh) do hold(topic, '0 0 0 0', nil, raw) end
     return #due + #fresh
 end
 
 for topic = 1, topics do
     pauses[topic] = redis.call('EXISTS', KEYS[topics * 3 + topic])
     if pauses[topic] == 0 then
-        local wanted = math.min(tonumber(ARGV[topic + 4]), limit - #taken)
+        local wanted = math.min(tonumber(ARGV[topic + 5]), limit - #taken)
         if take(topic, wanted) == wanted then rich[#rich + 1] = topic end
     end
 end
@@ -153,15 +152,19 @@ SWEEP: Final = (
     _SHARED
     + """
 -- KEYS: three for each topic. ARGV: the bell of each. Frees leases that nobody has renewed: of a
--- host, or a supervisor, that is no more.
+-- host, or a supervisor, that is no more. What somebody else has put there is a message too.
 local at = now()
 for topic = 1, #ARGV do
-    local ready, delayed, leases = KEYS[topic * 3 - 2], KEYS[topic * 3 - 1], KEYS[topic * 3]
+    local delayed, leases = KEYS[topic * 3 - 1], KEYS[topic * 3]
     local ended = redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. at, 'LIMIT', 0, 100)
-    for index = #ended, 1, -1 do
-        local counters, nonce, raw = parts(ended[index])
-        redis.call('ZREM', leases, ended[index])
-        put_back(ready, delayed, counters, nonce, raw, 0)
+    for _, member in ipairs(ended) do
+        local counters, id, _, raw = parts(member)
+        redis.call('ZREM', leases, member)
+        if id then
+            put_among(delayed, counters, id, raw, at)
+        else
+            redis.call('RPUSH', KEYS[topic * 3 - 2], raw)
+        end
     end
     if #ended > 0 then redis.call('PUBLISH', ARGV[topic], '') end
 end
@@ -176,9 +179,12 @@ RETURN: Final = (
 for index = 1, #ARGV, 4 do
     local topic, member, delay = tonumber(ARGV[index]), ARGV[index + 1], tonumber(ARGV[index + 3])
     if redis.call('ZREM', KEYS[topic * 3], member) == 1 then
-        local _, nonce, raw = parts(member)
-        local due = delay > 0 and now() + delay or 0
-        put_back(KEYS[topic * 3 - 2], KEYS[topic * 3 - 1], ARGV[index + 2], nonce, raw, due)
+        local _, id, _, raw = parts(member)
+        if delay == 0 and ARGV[index + 2] == '0 0 0 0' then
+            redis.call('RPUSH', KEYS[topic * 3 - 2], raw)
+        else
+            put_among(KEYS[topic * 3 - 1], ARGV[index + 2], id, raw, now() + delay)
+        end
     end
 end
 """
@@ -191,6 +197,7 @@ FREE: Final = (
 -- name; an owner who is spared; how many suspects there are; their numbers; numbers to be spared.
 -- A suspect who already was one ran alone: that was its crash. Gives how many were freed.
 local name, whole, spared, suspects = ARGV[1], ARGV[2] == '1', ARGV[3], tonumber(ARGV[4])
+local at = now()
 local is_suspect, is_spared, freed = {}, {}, 0
 for index = 5, #ARGV do
     local known = index <= 4 + suspects and is_suspect or is_spared
@@ -203,23 +210,24 @@ end
 for topic = 1, #KEYS / 3 do
     local found = {}
     for _, member in ipairs(redis.call('ZRANGE', KEYS[topic * 3], 0, -1)) do
-        local counters, rest, raw = parts(member)
-        local number, owner = string.match(rest, '^(%d+) (.*)$')
+        local counters, id, rest, raw = parts(member)
+        local number, owner = string.match(rest, '^ (%d+) (.*)$')
         if number and wanted(number, owner) then
-            found[#found + 1] = {tonumber(number), member, counters, rest, raw, is_suspect[number]}
+            if is_suspect[number] then
+                local tries, crashes, was = string.match(counters, '(%d+ %d+) (%d+) (%d)')
+                counters = tries .. ' ' .. string.format('%d', crashes + was) .. ' 1'
+            end
+            redis.call('ZREM', KEYS[topic * 3], member)
+            found[#found + 1] = {tonumber(number), counters, id, raw}
         end
     end
-    table.sort(found, function(one, other) return one[1] > other[1] end)
-    for _, one in ipairs(found) do
-        local _, member, counters, rest, raw, suspect = unpack(one)
-        if suspect then
-            local tries, crashes, was = string.match(counters, '(%d+ %d+) (%d+) (%d)')
-            counters = tries .. ' ' .. string.format('%d', crashes + was) .. ' 1'
-        end
-        redis.call('ZREM', KEYS[topic * 3], member)
-        put_back(KEYS[topic * 3 - 2], KEYS[topic * 3 - 1], counters, rest, raw, 0)
-        freed = freed + 1
+    table.sort(found, function(one, other) return one[1] < other[1] end)
+    for place, one in ipairs(found) do
+        -- Less than a millisecond apart: they come in this order, and all of them now.
+        local due = at - (#found - place) / 1024
+        put_among(KEYS[topic * 3 - 1], one[2], one[3], one[4], due)
     end
+    freed = freed + #found
 end
 return freed
 """
@@ -233,13 +241,20 @@ EXTEND: Final = (
 local kept, ends = {}, now() + tonumber(ARGV[1])
 for index = 2, #ARGV, 2 do
     local key, member = KEYS[tonumber(ARGV[index])], ARGV[index + 1]
-    local is_ours = redis.call('ZSCORE', key, member)
-    if is_ours then redis.call('ZADD', key, ends, member) end
-    kept[#kept + 1] = is_ours and 1 or 0
+    -- First a removal: it needs no memory, and after a write no lack of it stops a script.
+    local ours = redis.call('ZREM', key, member)
+    if ours == 1 then redis.call('ZADD', key, ends, member) end
+    kept[#kept + 1] = ours
 end
 return kept
 """
 )
+
+ACK: Final = """
+-- KEYS: the leases of each topic. ARGV: for each message the number of its topic, and its member.
+-- A script and no MULTI, which a server without memory refuses, whatever is in it.
+for index = 1, #ARGV, 2 do redis.call('ZREM', KEYS[tonumber(ARGV[index])], ARGV[index + 1]) end
+"""
 
 BURY: Final = """
 -- KEYS: for each message the leases of its topic, and the dead letters. ARGV: for each message its
@@ -297,11 +312,33 @@ return {
 """
 )
 
-REPLAY: Final = """
--- KEYS: a list of dead letters; the list of the topic. ARGV: the letter, and its raw message.
-if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 0 then return 0 end
-redis.call('LPUSH', KEYS[2], ARGV[2])
-return 1
+TAKE_OUT: Final = """
+-- KEYS: a list of dead letters; for a replay, for each letter where its topic lies. ARGV:
+-- a mark that no letter is; the group of a stream that it is for, as others have done with it; for
+-- each letter, from the right to the left, how many were to its right, the letter, and its raw
+-- message. Gives how many were there.
+-- They are marked first and removed in one go: to remove one is to walk through the list.
+local mark, replayed, marked, shift = ARGV[1], #KEYS > 1, 0, 0
+redis.call('LTRIM', KEYS[1], 0, -1)  -- After a write no lack of memory stops a script half-way.
+for letter = 1, (#ARGV - 2) / 3 do
+    local place, text, raw = tonumber(ARGV[letter * 3]), ARGV[letter * 3 + 1], ARGV[letter * 3 + 2]
+    local index, is_there = shift - place - 1, true
+    if redis.call('LINDEX', KEYS[1], index) == text then
+        redis.call('LSET', KEYS[1], index, mark)
+        marked = marked + 1
+    elseif redis.call('LREM', KEYS[1], -1, text) == 1 then
+        shift = shift + 1
+    else
+        is_there = false
+    end
+    if is_there and replayed and ARGV[2] == '' then
+        redis.call('LPUSH', KEYS[letter + 1], raw)
+    elseif is_there and replayed then
+        redis.call('XADD', KEYS[letter + 1], '*', 'body', raw, 'for', ARGV[2])
+    end
+end
+if marked > 0 then redis.call('LREM', KEYS[1], -marked, mark) end
+return marked + shift
 """
 
 PURGE: Final = """

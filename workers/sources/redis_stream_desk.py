@@ -42,14 +42,6 @@ return {
 """
 )
 
-_REPLAY: Final = """
--- KEYS: a list of dead letters; the stream. ARGV: the letter, its raw message, the group that it is
--- for: others have done with it.
-if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 0 then return 0 end
-redis.call('XADD', KEYS[2], '*', 'body', ARGV[2], 'for', ARGV[3])
-return 1
-"""
-
 _SKIP: Final = (
     scripts.SHARED
     + """
@@ -93,14 +85,6 @@ class StreamDesk(RedisDesk):
         super().__init__(url, topics, io_timeout=io_timeout)
         self._group = group
 
-    def replay(self, numbers: Iterable[int]) -> int:
-        """Put dead letters back on their streams, for the group that gave them up."""
-        moved = 0
-        for name, raw, letter in self._chosen(numbers):
-            names = [keys.dead(name), letter.topic]
-            moved += self._server.run(_REPLAY, names, raw, letter.body, self._group)
-        return moved
-
     def purge(self, topic: str) -> int:
         """Let the group go on behind all that waits, and delete what waits for its time."""
         places = scripts.places([topic], self._group)
@@ -126,7 +110,11 @@ class StreamDesk(RedisDesk):
         age_s = age_ms / 1000 if age_ms >= 0 else None
         return Depth(topic, depth, delayed, leased, dead, age_s, bool(paused))
 
-    def _letters(self, name: str) -> Iterator[tuple[bytes, Letter]]:
-        for raw, letter in super()._letters(name):
-            if redis_letters.group_of(raw) == self._group:
-                yield raw, letter
+    @staticmethod
+    def _place(topic: str) -> str:
+        return topic
+
+    def _letters(self, name: str) -> Iterator[tuple[int, bytes, Letter]]:
+        for found in super()._letters(name):
+            if redis_letters.group_of(found[1]) == self._group:
+                yield found
