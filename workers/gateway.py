@@ -2,9 +2,9 @@
 
 Five topics (`order.reminder`, `user.notification`, `system.cleanup`, `payment.retry`,
 `inventory.alert`) and what to do with an unknown one; `cleanup` is a `scheduled` job, `Heartbeat` a
-`worker`. They do real work, so that a fresh machine shows all of it without any server: what is
-sent, paid and ordered ends up as rows. Each message is handled once, however often it is
-delivered: its id, or that of its payment, is the key of its row.
+`worker`, `Ants` empties a table. They do real work, so that a fresh machine shows all of it without
+any server: what is sent, paid and ordered ends up as rows. Each message is handled once, however
+often it is delivered: its id, or that of its payment, is the key of its row.
 
 The database is `option.database`, a path.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -45,6 +46,10 @@ _SCHEMA: Final = """
         product_id TEXT PRIMARY KEY, pieces INTEGER NOT NULL, is_short INTEGER NOT NULL,
         at TEXT NOT NULL
     );
+    CREATE TABLE IF NOT EXISTS ants (
+        id INTEGER PRIMARY KEY, user_id TEXT, text TEXT, status TEXT NOT NULL DEFAULT 'pending'
+    );
+    CREATE INDEX IF NOT EXISTS ants_pending ON ants (id) WHERE status = 'pending';
 """
 
 _KEEP_DAYS: Final = "30"
@@ -178,6 +183,23 @@ def unhandled(message: Message, context: Context) -> None:
 def cleanup(context: Context) -> None:
     """Delete what was sent more than `option.keep_days` ago; for a `scheduled` job."""
     _clean(context, int(context.options.get("keep_days", _KEEP_DAYS)))
+
+
+class Ants:
+    """Carries what lies in the table `ants` to its users: each row is a text for one of them."""
+
+    def open(self, context: Context) -> None:
+        """Make the table where it is missing, before anybody looks for it."""
+        with _database(context):
+            pass
+
+    def handle(self, message: Message, context: Context) -> None:
+        """Send one row. Raises: Reject without user and text."""
+        user_id, text = _needed(message, "user_id"), _needed(message, "text")
+        parcel = replace(message, id=f"ant-{message.id}")
+        with _database(context) as database:
+            is_new = _send(database, parcel, "ant", user_id, text)
+        _tell(context, "carried", parcel, is_new, user_id=user_id)
 
 
 class Heartbeat(Worker):

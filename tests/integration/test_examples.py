@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.conftest import Supervise
 from tests.helpers.driver import REPOSITORY, Supervisor
-from tests.helpers.eventually import eventually
+from tests.helpers.eventually import PATIENCE_S, eventually
 from tests.helpers.redis_server import RedisServer
 
 
@@ -21,6 +21,28 @@ def shipped(supervise: Supervise, path: str, name: str, **environment: str) -> S
     assert head in text
     supervisor.conf = supervisor.write(path, text)
     return supervisor
+
+
+def test_the_table_of_the_ants(supervise: Supervise) -> None:
+    supervisor = shipped(supervise, "etc/workers.ini", "workers")
+    assert supervisor.cli("check").returncode == 0
+    supervisor.start()
+    path = supervisor.folder / "var/lib/workers/gateway.db"
+    with closing(sqlite3.connect(path, timeout=PATIENCE_S)) as database, database:
+        database.executemany(
+            "INSERT INTO ants (user_id, text) VALUES (?, ?)", [("67890", "hello"), ("67890", None)]
+        )
+
+    def states() -> list[tuple[str]]:
+        with closing(sqlite3.connect(path, timeout=PATIENCE_S)) as database:
+            return database.execute("SELECT status FROM ants ORDER BY id").fetchall()
+
+    eventually(lambda: states() == [("done",), ("failed",)])
+    with closing(sqlite3.connect(path, timeout=PATIENCE_S)) as database:
+        sent = database.execute("SELECT message_id, user_id, text FROM sent").fetchall()
+    assert sent == [("ant-1", "67890", "hello")]
+    [letter] = supervisor.json("dead", "list", "ants")
+    assert (letter["id"], letter["error"]) == ("2", "ants needs text")
 
 
 def test_the_gateway_of_five_topics_on_a_redis(

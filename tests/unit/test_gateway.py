@@ -158,7 +158,10 @@ ETC = Path(__file__).parents[2] / "etc"
 
 @pytest.mark.parametrize(
     ("name", "types"),
-    [("workers", ["queue", "scheduled", "worker", "program"]), ("gateway-worker", ["queue"])],
+    [
+        ("workers", ["queue", "table", "scheduled", "worker", "program"]),
+        ("gateway-worker", ["queue"]),
+    ],
 )
 def test_the_shipped_examples_are_valid_and_their_handlers_are_there(
     name: str, types: list[str], monkeypatch: pytest.MonkeyPatch
