@@ -9,8 +9,9 @@ import pytest
 import redis
 
 from tests.helpers.eventually import PATIENCE_S, eventually
+from tests.helpers.fork import fork, reap
 from tests.helpers.redis_server import RedisServer
-from workers import codec
+from workers import codec, publish
 from workers.sources.redis_desk import RedisDesk
 from workers.sources.redis_list import ListSource
 from workers.sources.source import Burial, Delivery, Return, SourceTrouble
@@ -183,3 +184,23 @@ def test_many_dead_letters_are_put_back_and_deleted_without_a_walk_for_each(
     assert calls["cmdstat_lrange"]["calls"] < 60
     assert client.llen("mq:t:dead") == 0
     assert [client.lindex("mq:t", place) for place in (-1, 0)] == [b"0", b"1499"]
+
+
+def test_a_fork_publishes_on_a_connection_of_its_own(
+    client: redis.Redis, redis_server: RedisServer
+) -> None:
+    def say(message_id: str) -> None:
+        publish("t", 1, url=redis_server.url, id=message_id)
+
+    def work() -> None:
+        say("parent")
+        pid = fork(lambda: say("child"))
+        say("parent again")
+        assert reap(pid) == 0
+        say("and again")
+
+    # In a process of its own, as publish keeps its connection for the thread.
+    assert reap(fork(work)) == 0
+    pushed = client.lrange("mq:t", 0, -1)
+    found = {codec.decode("t", raw, fallback_id="", attempt=1).id for raw in pushed}
+    assert found == {"parent", "child", "parent again", "and again"}
