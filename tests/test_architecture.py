@@ -64,6 +64,7 @@ LONGER = {
     "supervisor/settings.py": "one table of every key, with its meaning",
     "supervisor/states.py": "half of it is the drawing and the meaning of the table",
     "supervisor/supervisor.py": "the story of the master, told in one piece",
+    "workers/consumer.py": "the one loop, told in one piece",
     "tests/integration/test_control.py": "every harm that a client can mean",
 }
 

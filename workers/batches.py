@@ -2,7 +2,7 @@
 
 `Intake` stands before the pool. Without batches it passes each task on at once; with them, tasks
 wait here until a thread is free, so that a batch holds all that has come meanwhile, up to its
-size. A batch never waits to be full.
+size. A batch never waits to be full. Tasks of a lane wait in that lane (workers/lanes.py).
 
 What one bad message does to its batch: when `handle_batch` raises anything but Unavailable,
 nothing is known of any single message, so each is called again, alone, and only that call counts
@@ -15,6 +15,7 @@ from collections import deque
 
 from supervisor.board import THREADS
 from supervisor.config import Job
+from workers.lanes import Lanes
 from workers.pool import Load, Pool, Task
 
 
@@ -37,14 +38,18 @@ class Intake:
         self._waiting: dict[str, deque[tuple[int, Task]]] = {}
         self._arrivals = 0
         self._count = 0
+        self.lanes = Lanes(pool)
 
     @property
     def outstanding(self) -> int:
         """Count the tasks that wait, run, or are finished and not yet taken out."""
-        return self._count + self._pool.outstanding
+        return self._count + self.lanes.outstanding + self._pool.outstanding
 
     def submit(self, task: Task) -> None:
         """Take a task in."""
+        if task.delivery.lane:
+            self.lanes.submit(task)
+            return
         if self._width == 1:
             self._pool.submit((task,))
             return
@@ -53,17 +58,29 @@ class Intake:
         queue = self._waiting.setdefault(task.delivery.topic, deque())
         queue.append((self._arrivals, task))
 
+    def again(self, task: Task) -> None:
+        """Take a task in that is to be called once more, alone."""
+        if task.delivery.lane:
+            self.lanes.again(task)
+        else:
+            self.submit(task)
+
     def feed(self) -> None:
         """Give each free thread what waits, the oldest first."""
         while self._count and self._pool.calls < self._pool.size:
             self._pool.submit(self._next_load())
 
-    def take_back(self) -> list[Task]:
-        """Take out what no thread has begun."""
+    def collect(self) -> list[Task]:
+        """Take what is finished."""
+        done = self._pool.collect()
+        return self.lanes.collect() + done if self.lanes else done
+
+    def take_back(self, spared: int = 0) -> list[Task]:
+        """Take out what no thread has begun, save that of one lane."""
         waiting = [task for queue in self._waiting.values() for _, task in queue]
         self._waiting.clear()
         self._count = 0
-        return waiting + self._pool.take_back()
+        return waiting + self._pool.take_back() + self.lanes.take_back(spared)
 
     def _next_load(self) -> Load:
         topic = min(self._waiting, key=lambda name: self._waiting[name][0][0])
@@ -78,8 +95,4 @@ class Intake:
 
 
 def _fit(first: Task, other: Task) -> bool:
-    return not (_is_single(first) or _is_single(other))
-
-
-def _is_single(task: Task) -> bool:
-    return task.single or task.delivery.failures > 0 or task.delivery.suspect
+    return not (first.is_single or other.is_single)

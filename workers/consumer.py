@@ -43,10 +43,11 @@ from workers.leases import Leases, Legacy
 from workers.lifeline import FAST_S
 from workers.overdue import Overdue
 from workers.pool import Doorbell, Pool, Task
-from workers.retry import MAX_CRASHES
+from workers.retry import FINAL
 from workers.settlement import Settlement
 from workers.sleep import Sleep
 from workers.sources.source import Delivery, Source
+from workers.suspects import sort_out
 from workers.title import work
 from workers.topics import Appetite, Turns
 from workers.trouble import Trouble
@@ -131,7 +132,7 @@ class Consumer:
             child.ready()
             code = self._loop()
             self._pool.close()
-            self._page.set_in_flight(self._pool.outstanding)
+            self._page.set_in_flight(self._intake.outstanding)
             self._page.enter(Phase.CLOSING)
             return code
         finally:
@@ -226,34 +227,40 @@ class Consumer:
         self._pool.low = self._appetite.ahead // 2
 
     def _isolate(self, deliveries: Sequence[Delivery], now: float) -> None:
-        """Keep one suspect, bury those that have killed enough, give all the rest back."""
-        for delivery in deliveries:
-            if delivery.crashes >= MAX_CRASHES:
-                sentence = self._judge.condemn(self._leases[delivery.number])
-                self._settlement.add(*sentence, now)
-            elif delivery.suspect and self._suspect is None:
-                self._suspect = self._leases[delivery.number]
-                self._breaker.fetched(delivery.number)
-                self.gate.bar(_SUSPECT)
-            else:
-                self._give_back(self._leases[delivery.number], now)
-        if self._suspect is not None:
-            for task in self._intake.take_back():
-                self._give_back(task, now)
+        """Keep one suspect, bury those that have killed enough, give all the rest back.
+
+        What comes before it in its lane is not given back: it has to be done before.
+        """
+        found = sort_out([self._leases[delivery.number] for delivery in deliveries])
+        for task in found.deadly:
+            self._settlement.add(*self._judge.condemn(task), now)
+        for task in found.ahead:
+            self._breaker.fetched(task.delivery.number)
+            self._intake.submit(task)
+        if found.chosen is not None:
+            self._suspect = found.chosen
+            self._breaker.fetched(found.chosen.delivery.number)
+            self.gate.bar(_SUSPECT)
+            found.others.extend(self._intake.take_back(spared=found.lane))
+        for task in found.others:
+            self._give_back(task, now)
         self._next_fetch = 0.0
 
     def _begin_suspect(self) -> None:
         if self._suspect is None or self._intake.outstanding or self._draining:
             return
+        if self._suspect.delivery.lane in self._intake.lanes:
+            return  # one before it is not decided yet
         task, self._suspect = self._suspect, None
         self._intake.submit(task)
 
     # --- handling
 
     def _collect(self, now: float) -> None:
-        for task in self._pool.collect():
+        for task in self._intake.collect():
             if task.expired:
                 self._give_back(task, now)  # it may be ours once more; otherwise this does nothing
+                self._give_up_lane(task, now)
                 continue
             self._page.observe(task.seconds)
             self._appetite.observe(task.seconds)
@@ -278,6 +285,23 @@ class Consumer:
         else:
             sentence = self._judge.judge(task, stopping=self._child.stop.stopping)
         self._settlement.add(*sentence, now)
+        if not task.delivery.lane:
+            return
+        if sentence[0].verdict in FINAL:
+            self._intake.lanes.decided(task)
+        else:
+            self._give_up_lane(task, now)
+
+    def _give_up_lane(self, task: Task, now: float) -> None:
+        """Give back what comes after a task in its lane, as it is to come again itself."""
+        lane = task.delivery.lane
+        if not lane:
+            return
+        for other in self._intake.lanes.give_up(task):
+            self._give_back(other, now)
+        if self._suspect is not None and self._suspect.delivery.lane == lane:
+            self._give_back(self._suspect, now)
+            self._suspect = None
 
     def _heed_breaker(self, now: float) -> None:
         """Tell when the system behind goes down, and when it is back; untried messages go back."""
@@ -301,12 +325,13 @@ class Consumer:
         """Call a message again whose batch has failed: only what it does alone is its own."""
         if self._child.stop.stopping:
             self._give_back(task, now)
+            self._give_up_lane(task, now)
             return
         if task.error is not self._told:
             self._told = task.error
             self._judge.tell_batch(task)
         task.begin_anew()
-        self._intake.submit(task)
+        self._intake.again(task)
 
     def _give_back(self, task: Task, now: float) -> None:
         self._settlement.give_back(task.delivery, now)
@@ -364,9 +389,10 @@ class Consumer:
             self._page.progressed(time.monotonic_ns())
 
     def _give_back_unbegun(self, now: float) -> None:
-        self._decide(self._breaker.due(now, all_of_them=True), now)
+        # First, as a decision lets a lane go on.
         for task in self._intake.take_back():
             self._give_back(task, now)
+        self._decide(self._breaker.due(now, all_of_them=True), now)
         if self._suspect is not None:
             self._give_back(self._suspect, now)
             self._suspect = None

@@ -140,7 +140,7 @@ class OnceSource(Around):
             by_claim[claim].append(pair)
         self._claimed.update((one.number, key) for one, key in by_claim[Claim.MINE])
         if busy := by_claim[Claim.BUSY]:
-            self._source.nack([Return(one, _BUSY_S) for one, _ in busy])
+            self._put_off([one for one, _ in busy], fresh)
         if done := by_claim[Claim.DONE]:
             self._source.ack([one for one, _ in done])
             for one, (_, text) in done:
@@ -148,6 +148,20 @@ class OnceSource(Around):
         rule = self._job.idempotency_key
         for one in keyless:
             self._refuse(one, f"the message has no {rule}, which is its idempotency_key")
+
+    def _put_off(self, busy: Sequence[Delivery], fresh: Sequence[Delivery]) -> None:
+        """Give back what somebody else works on, and what must not overtake it in its lane."""
+        numbers = {one.number for one in busy}
+        lanes: set[int] = set()
+        behind = []
+        for one in fresh:
+            if one.number in numbers:
+                lanes |= {one.lane} - {0}
+            elif one.lane in lanes and one.number in self._claimed:
+                behind.append(one)
+        self._settle(behind, self._keys.release)
+        self._source.nack([Return(one, _BUSY_S) for one in busy] + [Return(one) for one in behind])
+        self._forget(behind)
 
     def _skip(self, delivery: Delivery, key: str) -> None:
         self._page.count(skipped=1)

@@ -17,11 +17,17 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from supervisor.board import Page
 from workers.base import Reject, Retry, Skip, Unavailable
 from workers.handlers import end_fork
 from workers.sources.source import Delivery
+
+_RUN: Final = 64
+_SLICE_S: Final = 0.01
+"""A thread stays at a lane for so many calls or so long, whichever is over first; then it looks
+after those that wait."""
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +89,11 @@ class Task:
         self.single = False
         self.spoiled = False
 
+    @property
+    def is_single(self) -> bool:
+        """Tell whether it is to be called without others."""
+        return self.single or self.delivery.failures > 0 or self.delivery.suspect
+
     def begin_anew(self) -> None:
         """Get ready for another call of the same delivery, alone."""
         self.delivery = replace(self.delivery, attempts=self.delivery.attempts + 1)
@@ -92,6 +103,45 @@ class Task:
 
 Load = Sequence[Task]
 """What one thread does in one call: one task, or the tasks of a batch."""
+
+
+class Lane:
+    """Tasks of which only the first is called, and the next when that is decided.
+
+    The loop puts them in at the right, and takes them back from there; the one thread that
+    serves the lane takes from the left. So what remains is in order, whoever is faster.
+    """
+
+    __slots__ = ("anew", "count", "is_served", "number", "tasks")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.tasks: deque[Task] = deque()
+        self.is_served = False
+        self.count = 0
+        """Those that wait, run, or are not decided yet; the loop's."""
+        self.anew = 0
+        """Those at the left that are to be called again; the loop's."""
+
+    def next_load(self, width: int) -> list[Task]:
+        """Take out what the next call gets; nothing when nothing waits. Runs in: the thread."""
+        load: list[Task] = []
+        try:
+            load.append(self.tasks.popleft())
+            while len(load) < width and not (load[0].is_single or self.tasks[0].is_single):
+                load.append(self.tasks.popleft())
+        except IndexError:
+            return load  # that was the last, or the loop has just taken the rest back
+        return load
+
+    def take_back(self) -> list[Task]:
+        """Take out what no thread has begun. Runs in: the loop."""
+        taken: deque[Task] = deque()
+        while True:
+            try:
+                taken.appendleft(self.tasks.pop())
+            except IndexError:
+                return list(taken)
 
 
 class Pool:
@@ -116,8 +166,10 @@ class Pool:
         self._doorbell = doorbell
         self._width = width
         self._pid = os.getpid()
-        self._inbox: queue.SimpleQueue[Load | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Load | Lane | None] = queue.SimpleQueue()
         self._results: deque[Load] = deque()
+        self._served: deque[Task] = deque()
+        self._left: deque[Lane] = deque()
         most = max(most, size)
         self._running: list[Load] = [()] * most
         self._begun = [0.0] * most
@@ -130,9 +182,9 @@ class Pool:
         self.size = size
         """The number of threads, not counting those that are to leave."""
         self.calls = 0
-        """Loads put in whose result was not taken out."""
+        """Loads put in whose result was not taken out, and lanes that a thread has."""
         self.outstanding = 0
-        """The tasks in them."""
+        """The tasks in those loads."""
         self.low = 0
         """The loop is woken by a result when no more than so many loads wait."""
         self.eager = True
@@ -182,8 +234,14 @@ class Pool:
         self.outstanding += len(load)
         self._inbox.put(load)
 
+    def serve(self, lane: Lane) -> None:
+        """Give a lane to the next free thread, until it comes out of `left`."""
+        self.calls += 1
+        lane.is_served = True
+        self._inbox.put(lane)
+
     def take_back(self) -> list[Task]:
-        """Take out what no thread has begun."""
+        """Take out what no thread has begun; of a lane only the lane itself."""
         taken: list[Task] = []
         words = 0
         while True:
@@ -195,6 +253,9 @@ class Pool:
                 words += 1
                 continue
             self.calls -= 1
+            if isinstance(load, Lane):
+                load.is_served = False
+                continue
             taken += load
         for _ in range(words):
             self._inbox.put(None)
@@ -209,6 +270,18 @@ class Pool:
         done = [task for load in loads for task in load]
         self.outstanding -= len(done)
         return done
+
+    def left(self) -> list[Lane]:
+        """Take the lanes that their threads have left: before `served`, which has all of them."""
+        lanes = [self._left.popleft() for _ in range(len(self._left))]
+        self.calls -= len(lanes)
+        for lane in lanes:
+            lane.is_served = False
+        return lanes
+
+    def served(self) -> list[Task]:
+        """Take what is finished in lanes."""
+        return [self._served.popleft() for _ in range(len(self._served))]
 
     def busy(self) -> int:
         """Give the number of tasks that are in the hands of threads."""
@@ -242,10 +315,30 @@ class Pool:
                 if self._may_leave(index):
                     return
                 continue
+            if isinstance(load, Lane):
+                self._go_along(index, load)
+                continue
             self._do(index, load)
             give(load)
             if self.eager or self._inbox.qsize() <= self.low or len(self._results) >= self.size:
                 self._doorbell.ring()
+
+    def _go_along(self, index: int, lane: Lane) -> None:
+        """Call what waits in a lane, up to the first that was not simply done."""
+        until = time.monotonic() + _SLICE_S
+        calls = 0
+        while load := lane.next_load(self._width):
+            self._do(index, load)
+            self._served.extend(load)
+            if any(task.error is not None or task.expired for task in load):
+                break
+            calls += 1
+            if self._inbox.qsize() and (calls >= _RUN or time.monotonic() >= until):
+                break
+            if self.eager or len(self._served) >= self.size:
+                self._doorbell.ring()
+        self._left.append(lane)
+        self._doorbell.ring()
 
     def _may_leave(self, index: int) -> bool:
         """Leave if there is one too many; the word may be older than a later wish for more."""
@@ -259,10 +352,12 @@ class Pool:
     def _do(self, index: int, load: Load) -> None:
         now = time.monotonic()
         ours = load
-        for task in load:
+        for place, task in enumerate(load):
             if task.until <= now:
                 task.expired = True
                 ours = [other for other in ours if other is not task]
+                if task.delivery.lane:
+                    ours = load[:place]  # what comes behind it must not come before it
         if not ours:
             return
         self._begun[index] = now

@@ -30,6 +30,10 @@ class Verdict(Enum):
     RETURNED = "returned"
 
 
+FINAL: Final = frozenset({Verdict.DONE, Verdict.SKIPPED, Verdict.DEAD})
+"""What is decided so does not come again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How often, and how far apart, a failed message is tried again. Times are seconds."""
@@ -104,6 +108,7 @@ def spare(delivery: Delivery, policy: Policy) -> Decision:
 def _called(one: Delivery) -> Delivery:
     """Count a call. It came back without killing anybody, so it is no suspect any more."""
     # Not dataclasses.replace, which takes five times as long, for every message.
+    attempts, lane = one.attempts + 1, one.lane
     return Delivery(
-        one.number, one.topic, one.body, one.attempts + 1, one.failures, one.crashes, suspect=False
+        one.number, one.topic, one.body, attempts, one.failures, one.crashes, False, lane=lane
     )

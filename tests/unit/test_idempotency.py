@@ -16,6 +16,7 @@ from supervisor.config import Job
 from supervisor.errors import ConfigError
 from supervisor.loading import load
 from tests.helpers.eventually import eventually
+from tests.helpers.laned import Laned, place_of
 from workers import Message
 from workers.idempotency import OnceSource, key_of
 from workers.sources.keys import Claim
@@ -264,3 +265,27 @@ def test_right_settings(tmp_path: Path) -> None:
     assert job.idempotency is not None
     assert job.idempotency.reveal() == f"sqlite:///{tmp_path}/k.db"
     assert (job.idempotency_key, job.idempotency_ttl) == ("data.order.id", 86400.0)
+
+
+def test_nothing_overtakes_in_its_lane_what_somebody_else_works_on(
+    tmp_path: Path, store: Store, page: Page
+) -> None:
+    desk = SqliteDesk(tmp_path / "q.db", io_timeout=IO_S, create=True)
+    names = ("1/0", "2/0", "1/1", "2/1", "1/2")
+    desk.publish("t", [b'{"id": "%s", "data": 1}' % name.encode() for name in names], 0)
+    job, keys = _job(tmp_path), store()
+    other = store("i/a:9/1")
+    other.claim([("orders/t", "1/1")])
+    source = Laned(SqliteSource(tmp_path / "q.db", "i/a:0/1", lease_s=600, io_timeout=IO_S))
+    once = OnceSource(source, keys, job, page, lambda *_: None)
+    once.open()
+    first = once.fetch([("t", 10)], 10)
+    assert [place_of(one) for one in first] == [("1", "0"), ("2", "0"), ("2", "1")]
+    assert once.fetch([("t", 10)], 10) == []
+    other.release([("orders/t", "1/1")])
+    rest = eventually(lambda: once.fetch([("t", 10)], 10))
+    assert [place_of(one) for one in rest] == [("1", "1"), ("1", "2")]
+    once.ack([*first, *rest])
+    assert desk.depths() == []
+    once.close()
+    desk.close()

@@ -34,7 +34,8 @@ class Delivery:
     `number` is positive and identifies the message in its source. `attempts` counts the calls of
     a handler that ended, `failures` those that raised, `crashes` the processes that it killed
     while it ran alone; a mere delivery, or a stop, counts in none of them. A `suspect` was in a
-    handler when its process died.
+    handler when its process died. Messages of one `lane` are handled one after the other, in the
+    order in which they were given out; 0 is no lane.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Delivery:
     crashes: int = 0
     suspect: bool = False
     envelope: Envelope | None = None
+    lane: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,9 @@ class Source(Protocol):
 
         Topics come in the order given, each with its share first; what one topic leaves, others
         may take. Paused topics give nothing. Does not wait; `patience` tells when to ask again.
+        The messages of a lane come in its order; while one of them waits after a `nack`, none
+        behind it comes. Of one lane only so many are out at a time that those which wait behind
+        a slow one do not keep other lanes out.
         """
         ...
 
