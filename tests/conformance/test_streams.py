@@ -382,3 +382,25 @@ def test_a_topic_without_a_job_needs_the_url_of_a_stream(
     (tmp_path / "two.ini").write_text(text)
     with pytest.raises(UsageError, match=r"redis\+stream://127.0.0.1:\d+/1 \(audit.b\)"):
         publishing.publish_all(tmp_path / "two.ini", "t", [1], 0, None, None)
+
+
+def test_work_goes_on_where_the_server_is_full(streams: Streams) -> None:
+    source = streams.source()
+    streams.add(*range(5))
+    streams.desk().publish("t", [b'"later"'], 0.001)
+    eventually(lambda: source.backlog(["t"]) == 6)
+    streams.client.config_set("maxmemory", 1)
+    try:
+        found = fetch(source)
+        assert data(found) == [0, 1, 2, 3, 4, "later"]
+        done, back, later, dead, *_ = found
+        assert source.extend(found) == set()
+        source.ack([done])
+        source.nack([Return(back), Return(later, LONG_S)])
+        source.dead([Burial(dead, "t", "4", "no", "", "a:0")])
+        assert source.tend() == ()
+        assert source.release("i/a:0/1", ()) == 2
+        assert data(fetch(source)) == [1, 4, "later"]
+    finally:
+        streams.client.config_set("maxmemory", 0)
+    assert len(list(streams.desk().walk("t"))) == 1
