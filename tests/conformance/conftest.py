@@ -244,7 +244,7 @@ class SqliteTableBench(TableBench):
                 " status TEXT NOT NULL DEFAULT 'pending', body TEXT NOT NULL, n, name TEXT)"
             )
         words = ("id", "status", "pending", "done", "failed", "id")
-        return Table(topic, *words, poll_interval=50.0)
+        return Table(topic, *words, poll_interval=0.02)
 
     def insert(self, topic: str, rows: list[tuple[str, Any, Any]], delay_s: float) -> None:
         due = int((time.time() + delay_s) * 1000)
@@ -318,7 +318,7 @@ class PostgresTableBench(TableBench):
                     f" name text); CREATE INDEX ON {topic} (id) WHERE status = 'pending'"
                 )
         words = ("id", "status", "pending", "done", "failed", "id")
-        return Table(topic, *words, poll_interval=50.0)
+        return Table(topic, *words, poll_interval=0.02)
 
     def insert(self, topic: str, rows: list[tuple[str, Any, Any]], delay_s: float) -> None:
         with closing(self.desk(topic)) as desk:
