@@ -55,8 +55,19 @@ def publish(supervisor: Supervisor) -> set[str]:
 
 
 def kill_one(supervisor: Supervisor, chance: random.Random) -> int | None:
-    """Kill a process of the job as it is now; gives its pid."""
-    rows = [row for row in supervisor.status()["processes"] if row["pid"] is not None]
+    """Kill a process of the job as it is now; gives its pid.
+
+    While there is work, one that has handled a message: who has not may still run the first
+    suspect, alone, and one that chance kills there three times in a row is dead, and rightly so.
+    """
+    ends = [line for line in Ledger(supervisor).lines() if line[0] == "end"]
+    is_over = len({line[1] for line in ends}) >= MESSAGES
+    at_work = {line[2] for line in ends}
+    rows = [
+        row
+        for row in supervisor.status()["processes"]
+        if row["pid"] is not None and (is_over or str(row["pid"]) in at_work)
+    ]
     if not rows:
         return None
     pid: int = chance.choice(rows)["pid"]
