@@ -20,6 +20,10 @@ MESSAGES = 10_000
 TOPICS = ("orders", "mails", "invoices", "alerts")
 PROCESSES = 3
 CONCURRENCY = 10
+
+HELD = 100 + CONCURRENCY
+"""What one process can have fetched. Of that much may be done, and not yet be acknowledged, where
+the disk or the server is slow: this, and no more, may be done twice for each kill."""
 EVERY_S = 0.2
 
 HANDLERS = """
@@ -99,8 +103,7 @@ def test_ten_thousand_messages_survive_kills_of_all_their_processes(supervise: S
     assert set(ended) == ids, "lost"
     assert supervisor.left() == (0, 0), "nothing waits, nothing is dead"
     twice = sum(ended.values()) - len(ids)
-    # What was in a handler at a kill, or finished and its acknowledgement not yet written.
-    assert twice <= len(killed) * 2 * CONCURRENCY
+    assert twice <= len(killed) * HELD
     # A handler that was begun and not ended died with its process: none was cut off otherwise.
     cut_off = sum(begun.values()) - sum(ended.values())
     assert cut_off <= len(killed) * CONCURRENCY
@@ -133,7 +136,7 @@ def test_the_master_and_its_children_are_killed_in_the_middle(supervise: Supervi
     assert set(ended) == ids
     assert supervisor.left() == (0, 0)
     # A master's death makes nothing double: its children finish what they have.
-    assert sum(ended.values()) - len(ids) <= killed * 2 * CONCURRENCY
+    assert sum(ended.values()) - len(ids) <= killed * HELD
 
 
 def test_a_term_in_the_middle_drains_and_the_next_start_goes_on(supervise: Supervise) -> None:

@@ -60,8 +60,8 @@ def test_nothing_is_lost_and_little_done_twice(supervise: Supervise) -> None:
     done = Ledger(shop).counts("end")
     assert set(done) == set(ids), "lost, or invented"
     assert dead == 0
-    # Per kill: in one of ten handlers, or finished by one and not yet written.
-    assert sum(done.values()) - MESSAGES <= kills * 20
+    # Per kill all that a process can have fetched: in a handler, or finished and not yet written.
+    assert sum(done.values()) - MESSAGES <= kills * 110
 
 
 def _done(shop: Supervisor) -> int:

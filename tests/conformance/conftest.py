@@ -425,6 +425,11 @@ BENCHES: Final = (*TOPICAL, SqliteTableBench, PostgresTableBench)
 several_topics: Final = pytest.mark.parametrize("bench", TOPICAL, indirect=True)
 """Of a test in which one source or job serves several topics; that of a table serves one."""
 
+by_the_clock: Final = pytest.mark.parametrize(
+    "bench", [*TOPICAL, PostgresTableBench], indirect=True
+)
+"""Of tests that wait for times to pass: a table of SQLite adds nothing to a queue and a table."""
+
 
 @pytest.fixture(scope="session")
 def servers(redis_server: RedisServer, postgres_server: PostgresServer) -> Servers:

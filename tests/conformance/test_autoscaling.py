@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from supervisor import kernel
-from tests.conformance.conftest import Bench
+from tests.conformance.conftest import Bench, by_the_clock
 from tests.helpers import shop
 from tests.helpers.forked import Forked, Nursery
+
+pytestmark = by_the_clock
 
 
 def handlers(one: Forked) -> int:

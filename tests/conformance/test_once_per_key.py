@@ -17,7 +17,7 @@ import redis
 from supervisor.config import Job
 from supervisor.secret import Secret
 from supervisor.slot import FALLEN, Fallen
-from tests.conformance.conftest import Bench, empty
+from tests.conformance.conftest import Bench, by_the_clock, empty
 from tests.helpers import shop
 from tests.helpers.forked import Nursery
 from workers import Context, Message, codec
@@ -25,6 +25,8 @@ from workers.sources.postgres_keys import PostgresKeys
 from workers.sources.redis_keys import RedisKeys
 from workers.sources.sqlite_file import path_of
 from workers.sources.sqlite_keys import SqliteKeys
+
+pytestmark = by_the_clock
 
 
 @pytest.fixture(params=["beside", "queue"])

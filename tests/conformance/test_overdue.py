@@ -9,9 +9,11 @@ import pytest
 
 from supervisor.secret import Secret
 from supervisor.slot import OVERDUE, Fallen
-from tests.conformance.conftest import Bench, empty
+from tests.conformance.conftest import Bench, by_the_clock, empty
 from tests.helpers import shop
 from tests.helpers.forked import Nursery
+
+pytestmark = by_the_clock
 
 
 def test_the_rest_drains_and_the_process_leaves_with_a_failure(

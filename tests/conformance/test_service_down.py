@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from supervisor.slot import READY
-from tests.conformance.conftest import Bench
+from tests.conformance.conftest import Bench, by_the_clock
 from tests.helpers import shop
 from tests.helpers.forked import Nursery
 from workers.breaker import HOLD_S
+
+pytestmark = by_the_clock
 
 
 @pytest.mark.parametrize("down", ["unavailable", "refused"])
