@@ -84,12 +84,7 @@ class RedisServer:
         self._client.connection_pool.disconnect()
 
     def _call(self, what: Callable[[], T]) -> T:
-        try:
-            return what()
-        except (redis.RedisError, OSError) as error:
-            # What is half read of an answer would be taken for the next one.
-            self.close()
-            raise SourceTrouble(in_words(error)) from error
+        return _carried_out(what, self.close)
 
 
 class Line:
@@ -120,11 +115,17 @@ class Line:
         self._connection.disconnect()
 
     def _call(self, what: Callable[[], T]) -> T:
-        try:
-            return what()
-        except (redis.RedisError, OSError) as error:
-            self.close()
-            raise SourceTrouble(in_words(error)) from error
+        return _carried_out(what, self.close)
+
+
+def _carried_out(call: Callable[[], T], close: Callable[[], None]) -> T:
+    """Call the library; disconnect when that fails. Raises: SourceTrouble."""
+    try:
+        return call()
+    except (redis.RedisError, OSError) as error:
+        # What is half read of an answer would be taken for the next one.
+        close()
+        raise SourceTrouble(in_words(error)) from error
 
 
 def _flat(answer: Any) -> list[Any]:  # noqa: ANN401 - a list, or what the library makes of it
