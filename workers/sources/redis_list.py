@@ -8,7 +8,6 @@ say so. Needs Redis 6.2.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 
@@ -19,7 +18,7 @@ from workers.sources.redis_source import CHUNK, Claimed, RedisSource
 from workers.sources.source import Burial, Delivery, Envelope, Return, Share
 
 
-class ListSource(RedisSource[bytes]):
+class ListSource(RedisSource):
     """The Source of lists. What is held is known by its member in the set of leases."""
 
     _number = 0
@@ -43,14 +42,9 @@ class ListSource(RedisSource[bytes]):
     def nack(self, returns: Sequence[Return]) -> None:
         """Put back in one script, the last one first: it goes to the right end of its list."""
         topics = tuple(dict.fromkeys(back.delivery.topic for back in returns))
-        arguments: list[Argument] = []
-        for back in sorted(returns, key=lambda back: -back.delivery.number):
-            one = back.delivery
-            line = f"{one.attempts} {one.failures} {one.crashes} {one.suspect:d}"
-            delay_ms = math.ceil(back.delay_s * 1000)
-            arguments += [topics.index(one.topic) + 1, self._held[one.number], line, delay_ms]
-        if arguments:
-            self._server.run(keys.RETURN, keys.places(topics), *arguments)
+        last_first = sorted(returns, key=lambda back: -back.delivery.number)
+        if returns:
+            self._server.run(keys.RETURN, keys.places(topics), *self._back(last_first, topics))
         self._forget(back.delivery for back in returns)
         self._look_again()
 

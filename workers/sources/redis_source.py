@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 from workers.sources import redis_scripts as keys
 from workers.sources.redis_bells import Bells
 from workers.sources.redis_server import Argument, RedisServer
-from workers.sources.source import Delivery, Share
-
-Held = TypeVar("Held")
+from workers.sources.source import Delivery, Return, Share
 
 Claimed = tuple[int, Sequence[int], list[Delivery]]
 """Milliseconds until something is due, or -1; for each topic whether it is paused; what is ours."""
@@ -28,11 +27,8 @@ CHUNK: Final = 500
 """So many messages are sent in one call."""
 
 
-class RedisSource(ABC, Generic[Held]):
-    """A Source at `redis://HOST:PORT/DATABASE`. Used by the work loop's thread only.
-
-    `Held` is that by which the server knows what this process has claimed.
-    """
+class RedisSource(ABC):
+    """A Source at `redis://HOST:PORT/DATABASE`. Used by the work loop's thread only."""
 
     def __init__(
         self, url: str, owner: str, topics: Sequence[str], *, lease_s: float, io_timeout: float
@@ -42,7 +38,8 @@ class RedisSource(ABC, Generic[Held]):
         self._owner = owner
         self._topics = tuple(topics)
         self._lease_ms = int(lease_s * 1000)
-        self._held: dict[int, Held] = {}
+        self._held: dict[int, bytes] = {}
+        """By its number, that by which the server knows what this process has claimed."""
         self._next_look = 0.0
         self._is_unsure = False
 
@@ -109,6 +106,19 @@ class RedisSource(ABC, Generic[Held]):
     @abstractmethod
     def _bell(self, topic: str) -> Sequence[Argument]:
         """Give the command that blocks until a topic has a message, and takes none."""
+
+    def _back(self, returns: Iterable[Return], topics: Sequence[str]) -> list[Argument]:
+        """Give what a script has to know of what goes back: four words for each message.
+
+        The number of its topic, what it is held by, its counters, and the delay in ms.
+        """
+        arguments: list[Argument] = []
+        for back in returns:
+            one = back.delivery
+            line = f"{one.attempts} {one.failures} {one.crashes} {one.suspect:d}"
+            delay_ms = math.ceil(back.delay_s * 1000)
+            arguments += [topics.index(one.topic) + 1, self._held[one.number], line, delay_ms]
+        return arguments
 
     def _look_again(self) -> None:
         """Expect that the next claim finds something."""

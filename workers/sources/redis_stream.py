@@ -9,7 +9,6 @@ group when nobody is left to say so. Needs Redis 6.2.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -33,7 +32,7 @@ _JSON: Final = frozenset({"data", "headers"})
 """Fields that hold JSON, in an entry that has an `id` and `data`."""
 
 
-class StreamSource(RedisSource[bytes]):
+class StreamSource(RedisSource):
     """The Source of streams. What is held is known by the id of its entry."""
 
     def __init__(
@@ -81,13 +80,8 @@ class StreamSource(RedisSource[bytes]):
     def nack(self, returns: Sequence[Return]) -> None:
         """Put back in one script."""
         topics = tuple(dict.fromkeys(back.delivery.topic for back in returns))
-        arguments: list[Argument] = [*self._we, *map(keys.bell, topics)]
-        for back in returns:
-            one = back.delivery
-            line = f"{one.attempts} {one.failures} {one.crashes} {one.suspect:d}"
-            delay_ms = math.ceil(back.delay_s * 1000)
-            arguments += [topics.index(one.topic) + 1, self._held[one.number], line, delay_ms]
         if returns:
+            arguments = (*self._we, *map(keys.bell, topics), *self._back(returns, topics))
             self._server.run(scripts.RETURN, self._places(topics), *arguments)
         self._forget(back.delivery for back in returns)
         self._look_again()
