@@ -74,7 +74,9 @@ def kinds(names: Iterable[str]) -> dict[str, str]:
     }
 
 
-_SHARED: Final = """
+COMMON: Final = """
+local UNTRIED = '0 0 0 0'
+
 local function now()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -85,13 +87,26 @@ local function parts(member)
     local counters, id, rest, raw =
         string.match(member, '^(%d+ %d+ %d+ [01]) ([^ \\n]+)([^\\n]*)\\n(.*)$')
     if counters then return counters, id, rest, raw end
-    return '0 0 0 0', nil, '', member
+    return UNTRIED, nil, '', member
 end
 
+-- Give the counters of a suspect after a crash. One that was a suspect before ran alone, so that it
+-- was its crash.
+local function after_crash(counters)
+    local tries, crashes, was = string.match(counters, '(%d+ %d+) (%d+) (%d)')
+    return tries .. ' ' .. string.format('%d', crashes + was) .. ' 1'
+end
+"""
+"""What the scripts of lists and of streams share."""
+
+_SHARED: Final = (
+    COMMON
+    + """
 local function put_among(delayed, counters, id, raw, due)
     redis.call('ZADD', delayed, due, counters .. ' ' .. id .. '\\n' .. raw)
 end
 """
+)
 
 CLAIM: Final = (
     _SHARED
@@ -124,7 +139,7 @@ local function take(topic, wanted)
     end
     local fresh = {}
     if #due < wanted then fresh = redis.call('RPOP', ready, wanted - #due) or {} end
-    for _, raw in ipairs(fresh) do hold(topic, '0 0 0 0', nil, raw) end
+    for _, raw in ipairs(fresh) do hold(topic, UNTRIED, nil, raw) end
     return #due + #fresh
 end
 
@@ -180,7 +195,7 @@ for index = 1, #ARGV, 4 do
     local topic, member, delay = tonumber(ARGV[index]), ARGV[index + 1], tonumber(ARGV[index + 3])
     if redis.call('ZREM', KEYS[topic * 3], member) == 1 then
         local _, id, _, raw = parts(member)
-        if delay == 0 and ARGV[index + 2] == '0 0 0 0' then
+        if delay == 0 and ARGV[index + 2] == UNTRIED then
             redis.call('RPUSH', KEYS[topic * 3 - 2], raw)
         else
             put_among(KEYS[topic * 3 - 1], ARGV[index + 2], id, raw, now() + delay)
@@ -195,7 +210,7 @@ FREE: Final = (
     + """
 -- KEYS: three for each topic. ARGV: an owner, or how its name begins; whether it is the whole
 -- name; an owner who is spared; how many suspects there are; their numbers; numbers to be spared.
--- A suspect who already was one ran alone: that was its crash. Gives how many were freed.
+-- Gives how many were freed.
 local name, whole, spared, suspects = ARGV[1], ARGV[2] == '1', ARGV[3], tonumber(ARGV[4])
 local at = now()
 local is_suspect, is_spared, freed = {}, {}, 0
@@ -213,10 +228,7 @@ for topic = 1, #KEYS / 3 do
         local counters, id, rest, raw = parts(member)
         local number, owner = string.match(rest, '^ (%d+) (.*)$')
         if number and wanted(number, owner) then
-            if is_suspect[number] then
-                local tries, crashes, was = string.match(counters, '(%d+ %d+) (%d+) (%d)')
-                counters = tries .. ' ' .. string.format('%d', crashes + was) .. ' 1'
-            end
+            if is_suspect[number] then counters = after_crash(counters) end
             redis.call('ZREM', KEYS[topic * 3], member)
             found[#found + 1] = {tonumber(number), counters, id, raw}
         end
@@ -273,7 +285,7 @@ DELAY: Final = (
 -- the raw messages.
 local due = now() + tonumber(ARGV[2])
 for index = 4, #ARGV do
-    local line = string.format('0 0 0 0 %s-%06d\\n', ARGV[3], index)
+    local line = string.format('%s %s-%06d\\n', UNTRIED, ARGV[3], index)
     redis.call('ZADD', KEYS[1], due, line .. ARGV[index])
 end
 redis.call('PUBLISH', ARGV[1], '')

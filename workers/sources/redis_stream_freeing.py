@@ -40,10 +40,7 @@ local function free(stream, again, work, group, consumer, suspects, spared)
             start = '(' .. id
             if not spared[id] then
                 local counters = redis.call('HGET', work, id) or UNTRIED
-                if suspects[id] then
-                    local tries, crashes, was = string.match(counters, '(%d+ %d+) (%d+) (%d)')
-                    counters = tries .. ' ' .. string.format('%d', crashes + was) .. ' 1'
-                end
+                if suspects[id] then counters = after_crash(counters) end
                 put_back(stream, again, work, group, id, counters, 0)
                 freed = freed + 1
             end
@@ -63,7 +60,7 @@ FREE: Final = (
 -- KEYS: four for each topic. ARGV: group; an owner, or how its name begins; whether it is the whole
 -- name; a consumer who is spared; how many suspects there are; the bell of each topic; the number
 -- of its topic and its id for each suspect, then for each message that is spared.
--- A suspect who already was one ran alone: that was its crash. Gives how many were freed.
+-- Gives how many were freed.
 local group, name, whole, other = ARGV[1], ARGV[2], ARGV[3] == '1', ARGV[4]
 local topics, suspects, spared, freed = #KEYS / 4, {}, {}, 0
 for topic = 1, topics do suspects[topic], spared[topic] = {}, {} end

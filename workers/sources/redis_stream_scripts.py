@@ -59,14 +59,9 @@ def kinds(topics: Iterable[str], group: str) -> dict[str, str]:
     return found
 
 
-SHARED: Final = """
-local UNTRIED = '0 0 0 0'
-
-local function now()
-    local time = redis.call('TIME')
-    return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
+SHARED: Final = (
+    keys.COMMON
+    + """
 local function pad(id)
     local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
     return string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
@@ -161,6 +156,7 @@ local function unread(stream, group)
     return math.max(1, math.min(lag, length)), first[1]
 end
 """
+)
 
 OPEN: Final = (
     SHARED
@@ -194,7 +190,7 @@ end
 local function add_due(stream, delayed, wanted)
     local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', at, 'LIMIT', 0, wanted)
     for _, member in ipairs(due) do
-        local raw = string.match(member, '^%d+ %d+ %d+ [01] [^\\n]+\\n(.*)$') or member
+        local _, _, _, raw = parts(member)
         redis.call('ZREM', delayed, member)
         redis.call('XADD', stream, '*', 'body', raw)
     end
