@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from workers.sources.source import Burial, Delivery, Return, Share
-from workers.sources.sqlite_clock import Clock
+from workers.sources.sqlite_clock import Clock, now_ms
 from workers.sources.sqlite_file import QueueFile
 
 _SOON_S: Final = 0.02
@@ -72,7 +72,7 @@ class SqliteSource:
 
     def fetch(self, shares: Sequence[Share], limit: int) -> list[Delivery]:
         """Claim what is due; costs 6 us when nothing has changed since the last empty look."""
-        now = _now_ms()
+        now = now_ms()
         if self._is_gone or self._is_unchanged(now):
             return []
         found = self._claim(shares, limit, now)
@@ -98,7 +98,7 @@ class SqliteSource:
             self._is_gone = False
         if self._clock.check():
             self._look_again()
-        now = _now_ms()
+        now = now_ms()
         expired = self._file.read(
             "SELECT 1 FROM messages WHERE owner IS NOT NULL AND until < :now LIMIT 1", now=now
         )
@@ -131,14 +131,14 @@ class SqliteSource:
 
     def nack(self, returns: Sequence[Return]) -> None:
         """Free the messages, with their counters and their new time."""
-        now = _now_ms()
+        now = now_ms()
         with self._file.change() as change:
             change.executemany(_RETURN, [self._row_of(back, now) for back in returns])
         self._look_again()
 
     def dead(self, burials: Sequence[Burial]) -> None:
         """Move the messages to the dead letters; one whose lease was lost stays where it is."""
-        now = _now_ms()
+        now = now_ms()
         with self._file.change() as change:
             for burial in burials:
                 if self._delete(change, burial.delivery.number):
@@ -151,7 +151,7 @@ class SqliteSource:
             kept = change.execute(
                 "UPDATE messages SET until = ? WHERE owner = ? AND number IN"
                 " (SELECT value FROM json_each(?)) RETURNING number",
-                (_now_ms() + self._lease_ms, self._owner, json.dumps(numbers)),
+                (now_ms() + self._lease_ms, self._owner, json.dumps(numbers)),
             ).fetchall()
         return set(numbers) - {number for (number,) in kept}
 
@@ -186,7 +186,7 @@ class SqliteSource:
             "SELECT count(*) FROM messages WHERE owner IS NULL AND due <= :now"
             " AND topic IN (SELECT value FROM json_each(:topics))"
             " AND topic NOT IN (SELECT topic FROM paused)",
-            now=_now_ms(),
+            now=now_ms(),
             topics=json.dumps(list(topics)),
         )
         return int(number)
@@ -291,7 +291,3 @@ def _letter_of(burial: Burial, now: int) -> tuple[object, ...]:
         burial.origin,
         now,
     )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -7,13 +7,13 @@ other program on the same machine, while consumers work or while nobody does.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from workers.sources.desk import Depth, Letter
+from workers.sources.sqlite_clock import now_ms
 from workers.sources.sqlite_file import QueueFile
 
 _PAGE: Final = 500
@@ -46,7 +46,7 @@ class SqliteDesk:
         """Put messages on a topic, all or none; they are on the disk when this returns."""
         if self._file.is_gone():
             self._file.close()
-        due = time.time_ns() // 1_000_000 + int(delay_s * 1000)
+        due = now_ms() + int(delay_s * 1000)
         with self._file.change() as change:
             change.executemany(
                 "INSERT INTO messages (topic, due, body) VALUES (?, ?, ?)",
@@ -57,7 +57,7 @@ class SqliteDesk:
         """Look at every topic that the file knows, in the order of their names."""
         if self._is_nothing():
             return []
-        now = time.time_ns() // 1_000_000
+        now = now_ms()
         rows = self._file.read(
             """
             WITH counts AS (
@@ -113,7 +113,7 @@ class SqliteDesk:
         Each moves whole or not at all, and once, whoever else moves or deletes it at the same
         time. Gives how many were moved.
         """
-        now = time.time_ns() // 1_000_000
+        now = now_ms()
         return self._by_pages(
             numbers,
             "INSERT INTO messages (topic, due, body) SELECT topic, :now, body FROM dead"
@@ -133,7 +133,7 @@ class SqliteDesk:
         with self._file.change() as change:
             change.execute(
                 "INSERT OR IGNORE INTO paused (topic, since) VALUES (?, ?)",
-                (topic, time.time_ns() // 1_000_000),
+                (topic, now_ms()),
             )
 
     def resume(self, topic: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from workers.sources.keys import Claim, Key
+from workers.sources.sqlite_clock import now_ms
 from workers.sources.sqlite_file import QueueFile
 
 _TABLES: Final = (
@@ -75,7 +76,7 @@ class SqliteKeys:
     def claim(self, keys: Sequence[Key]) -> list[Claim]:
         """Claim in one transaction; a key that is wanted twice is busy for the second."""
         self._look()
-        now = _now_ms()
+        now = now_ms()
         found = []
         with self._file.change() as change:
             for scope, key in keys:
@@ -91,7 +92,7 @@ class SqliteKeys:
 
     def extend(self, keys: Iterable[Key]) -> None:
         """Move the end of own claims."""
-        until = _now_ms() + self._lease_ms
+        until = now_ms() + self._lease_ms
         with self._file.change() as change:
             change.executemany(
                 "UPDATE handled SET until = ? WHERE scope = ? AND key = ? AND owner = ?",
@@ -100,7 +101,7 @@ class SqliteKeys:
 
     def done(self, keys: Iterable[Key]) -> None:
         """Write the keys down, and clear some away that have run out."""
-        now = _now_ms()
+        now = now_ms()
         with self._file.change() as change:
             change.executemany(_DONE, [(scope, key, now + self._ttl_ms) for scope, key in keys])
             change.execute(
@@ -137,7 +138,3 @@ class SqliteKeys:
             self._next_look = time.monotonic() + _LOOK_S
             if self._file.is_gone():
                 self.open()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
