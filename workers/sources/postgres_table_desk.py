@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from supervisor.errors import UsageError
 from workers.sources.desk import Depth, Letter
 from workers.sources.postgres_server import PostgresServer
 from workers.sources.postgres_work import Work, escaped
 from workers.sources.table import Table, body_of, quoted
+from workers.sources.table_desk import TableDesk
 
 _PAGE: Final = 500
 _NUMBER_MAX: Final = (1 << 63) - 1
@@ -50,7 +50,7 @@ _REPLAY: Final = """
 """
 
 
-class PostgresTableDesk:
+class PostgresTableDesk(TableDesk):
     """The Desk of a table at `postgresql://...`. Used by the thread that made it."""
 
     def __init__(self, url: str, table: Table, *, io_timeout: float) -> None:
@@ -67,10 +67,6 @@ class PostgresTableDesk:
         self._work.examine()
         self._work.look()
         return self._work.hints()
-
-    def publish(self, topic: str, bodies: Iterable[bytes], delay_s: float) -> None:
-        """Refuse it."""
-        raise UsageError(f"{topic} is a table; insert a row instead")
 
     def depths(self) -> list[Depth]:
         """Count the rows."""
@@ -114,10 +110,6 @@ class PostgresTableDesk:
         """Undo `pause`."""
         self._prepare()
         self._run("DELETE FROM {work} WHERE key IS NULL")
-
-    def purge(self, topic: str) -> int:
-        """Refuse it."""
-        raise UsageError(f"{topic} is a table, and its rows are not ours to delete")
 
     def _prepare(self) -> None:
         if not self._work.key_type:

@@ -8,17 +8,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from supervisor.errors import UsageError
 from workers.sources.desk import Depth, Letter
 from workers.sources.sqlite_clock import now_ms
 from workers.sources.sqlite_table_file import TableFile
 from workers.sources.table import Table, body_of, literal, quoted
+from workers.sources.table_desk import TableDesk
 
 _PAGE: Final = 500
 _NUMBER_MAX: Final = (1 << 63) - 1
 
 
-class SqliteTableDesk:
+class SqliteTableDesk(TableDesk):
     """The Desk of a table in `sqlite:///PATH`. Used by the thread that made it."""
 
     def __init__(self, path: Path, table: Table, *, io_timeout: float) -> None:
@@ -34,10 +34,6 @@ class SqliteTableDesk:
         if self._file.path.exists():
             self._file.examine()
         return []
-
-    def publish(self, topic: str, bodies: Iterable[bytes], delay_s: float) -> None:
-        """Refuse it."""
-        raise UsageError(f"{topic} is a table; insert a row instead")
 
     def depths(self) -> list[Depth]:
         """Count the rows."""
@@ -122,10 +118,6 @@ class SqliteTableDesk:
         if self._is_there():
             with self._file.change() as change:
                 change.execute(f"DELETE FROM {self._table.work} WHERE key IS NULL")
-
-    def purge(self, topic: str) -> int:
-        """Refuse it."""
-        raise UsageError(f"{topic} is a table, and its rows are not ours to delete")
 
     def _is_there(self) -> bool:
         """Tell whether there is a database, and somebody has worked on the table."""
