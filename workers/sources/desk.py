@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import islice
+from typing import Final, Protocol
+
+PAGE: Final = 500
+"""So many dead letters are read, moved or deleted at once, so that consumers wait for no long
+transaction, and no command holds all of them in its memory."""
+
+NUMBER_MAX: Final = (1 << 63) - 1
+"""No letter in a database has a higher number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +113,10 @@ def depths_of(desk: Desk, topics: Sequence[str]) -> list[Depth]:
     known = {depth.topic: depth for depth in desk.depths()}
     listed = [known.pop(topic, Depth(topic)) for topic in topics]
     return listed + list(known.values())
+
+
+def by_pages(numbers: Iterable[int]) -> Iterator[list[int]]:
+    """Give numbers of letters in their order, so many at once."""
+    rest = iter(sorted(numbers))
+    while page := list(islice(rest, PAGE)):
+        yield page

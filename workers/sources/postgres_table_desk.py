@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any, Final
 
-from workers.sources.desk import Depth, Letter
+from workers.sources.desk import NUMBER_MAX, PAGE, Depth, Letter, by_pages
 from workers.sources.postgres_server import PostgresServer
 from workers.sources.postgres_work import Work, escaped
 from workers.sources.table import Table, body_of, quoted
 from workers.sources.table_desk import TableDesk
-
-_PAGE: Final = 500
-_NUMBER_MAX: Final = (1 << 63) - 1
 
 _DEPTHS: Final = """
     SELECT * FROM (
@@ -78,14 +74,14 @@ class PostgresTableDesk(TableDesk):
         """Go through the dead letters, the newest first, with the rows as they are now."""
         self._prepare()
         name = self._table.name
-        before = _NUMBER_MAX
+        before = NUMBER_MAX
         while True:
             rows = self._run(
-                _WALK, before=before, queue=queue, topic=name, id=message_id, page=_PAGE
+                _WALK, before=before, queue=queue, topic=name, id=message_id, page=PAGE
             )
             for number, under, known_as, *more, key, line in rows:
                 yield Letter(number, under, name, known_as, body_of(key, line), *more)
-            if len(rows) < _PAGE:
+            if len(rows) < PAGE:
                 return
             before = rows[-1][0]
 
@@ -133,8 +129,7 @@ class PostgresTableDesk(TableDesk):
     def _by_pages(self, numbers: Iterable[int], sql: str) -> int:
         """Run a statement on these letters, page by page; give how many it has changed."""
         total = 0
-        rest = iter(sorted(numbers))
-        while page := list(islice(rest, _PAGE)):
+        for page in by_pages(numbers):
             self._prepare()
             self._run(sql, numbers=page)
             total += self._server.changed

@@ -8,22 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from workers.sources.desk import Depth, Letter
+from workers.sources.desk import NUMBER_MAX, PAGE, Depth, Letter, by_pages
 from workers.sources.sqlite_clock import now_ms
 from workers.sources.sqlite_file import QueueFile
 
-_PAGE: Final = 500
-"""So many dead letters are read, moved or deleted at once, so that consumers wait for no long
-transaction, and no command holds a whole file in its memory."""
-
 _PURGE: Final = 5000
-"""The same for messages, of which nothing is read."""
-
-_NUMBER_MAX: Final = (1 << 63) - 1
+"""So many messages are deleted at once, so that consumers wait for no long transaction."""
 
 
 class SqliteDesk:
@@ -86,7 +79,7 @@ class SqliteDesk:
 
         They are read as they are needed. What dies meanwhile is not met.
         """
-        before = _NUMBER_MAX
+        before = NUMBER_MAX
         while not self._is_nothing():
             rows = self._file.read(
                 """
@@ -100,10 +93,10 @@ class SqliteDesk:
                 before=before,
                 queue=queue,
                 id=message_id,
-                page=_PAGE,
+                page=PAGE,
             )
             yield from (Letter(*row) for row in rows)
-            if len(rows) < _PAGE:
+            if len(rows) < PAGE:
                 return
             before = rows[-1][0]
 
@@ -114,7 +107,8 @@ class SqliteDesk:
         time. Gives how many were moved.
         """
         now = now_ms()
-        return self._by_pages(
+        return change_by_pages(
+            self._file,
             numbers,
             "INSERT INTO messages (topic, due, body) SELECT topic, :now, body FROM dead"
             " WHERE number IN (SELECT value FROM json_each(:numbers)) ORDER BY number",
@@ -124,8 +118,10 @@ class SqliteDesk:
 
     def forget(self, numbers: Iterable[int]) -> int:
         """Delete dead letters for good. Gives how many were there."""
-        return self._by_pages(
-            numbers, "DELETE FROM dead WHERE number IN (SELECT value FROM json_each(:numbers))"
+        return change_by_pages(
+            self._file,
+            numbers,
+            "DELETE FROM dead WHERE number IN (SELECT value FROM json_each(:numbers))",
         )
 
     def pause(self, topic: str) -> None:
@@ -165,19 +161,19 @@ class SqliteDesk:
         """Tell whether there is no file yet, and none is to be made."""
         return not self._create and not self._file.path.exists()
 
-    def _by_pages(
-        self, numbers: Iterable[int], change_them: str, *then: str, **values: object
-    ) -> int:
-        """Run statements on these letters, page by page; give what the first of them changed.
 
-        Each page is one transaction.
-        """
-        total = 0
-        rest = iter(sorted(numbers))
-        while page := list(islice(rest, _PAGE)):
-            given = {"numbers": json.dumps(page), **values}
-            with self._file.change() as change:
-                total += change.execute(change_them, given).rowcount
-                for statement in then:
-                    change.execute(statement, given)
-        return total
+def change_by_pages(
+    file: QueueFile, numbers: Iterable[int], change_them: str, *then: str, **values: object
+) -> int:
+    """Run statements on these letters, page by page; give what the first of them changed.
+
+    Each page is one transaction.
+    """
+    total = 0
+    for page in by_pages(numbers):
+        given = {"numbers": json.dumps(page), **values}
+        with file.change() as change:
+            total += change.execute(change_them, given).rowcount
+            for statement in then:
+                change.execute(statement, given)
+    return total

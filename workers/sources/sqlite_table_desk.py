@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Final
 
-from workers.sources.desk import Depth, Letter
+from workers.sources.desk import NUMBER_MAX, PAGE, Depth, Letter
 from workers.sources.sqlite_clock import now_ms
+from workers.sources.sqlite_desk import change_by_pages
 from workers.sources.sqlite_table_file import TableFile
 from workers.sources.table import Table, body_of, literal, quoted
 from workers.sources.table_desk import TableDesk
-
-_PAGE: Final = 500
-_NUMBER_MAX: Final = (1 << 63) - 1
 
 
 class SqliteTableDesk(TableDesk):
@@ -58,7 +53,7 @@ class SqliteTableDesk(TableDesk):
 
     def walk(self, queue: str, message_id: str | None = None) -> Iterator[Letter]:
         """Go through the dead letters, the newest first, with the rows as they are now."""
-        before = _NUMBER_MAX
+        before = NUMBER_MAX
         table = self._table
         while self._is_there():
             columns = self._columns()
@@ -73,19 +68,20 @@ class SqliteTableDesk(TableDesk):
                 queue=queue,
                 topic=table.name,
                 id=message_id,
-                page=_PAGE,
+                page=PAGE,
             )
             for row in rows:
                 body = body_of(row[10], self._file.row_of(columns, row[11:]))
                 yield Letter(row[0], row[1], table.name, row[2], body, *row[3:10])
-            if len(rows) < _PAGE:
+            if len(rows) < PAGE:
                 return
             before = rows[-1][0]
 
     def replay(self, numbers: Iterable[int]) -> int:
         """Write `pending` into the rows again, as if never tried."""
         table = self._table
-        return self._by_pages(
+        return change_by_pages(
+            self._file,
             numbers,
             f"UPDATE {table.here} SET {quoted(table.status)} = {literal(table.pending)}"
             f" WHERE {quoted(table.status)} = {literal(table.failed)} AND {quoted(table.key)} IN"
@@ -97,7 +93,8 @@ class SqliteTableDesk(TableDesk):
 
     def forget(self, numbers: Iterable[int]) -> int:
         """Delete the letters; the rows stay, with the word `failed`."""
-        return self._by_pages(
+        return change_by_pages(
+            self._file,
             numbers,
             f"DELETE FROM {self._table.work} WHERE queue IS NOT NULL AND number IN"
             " (SELECT value FROM json_each(:numbers))",
@@ -136,15 +133,3 @@ class SqliteTableDesk(TableDesk):
             schema=schema or "main",
         )
         return [name for (name,) in rows]
-
-    def _by_pages(self, numbers: Iterable[int], change_them: str, *then: str) -> int:
-        """Run statements on these letters, page by page; give what the first of them changed."""
-        total = 0
-        rest = iter(sorted(numbers))
-        while page := list(islice(rest, _PAGE)):
-            given = {"numbers": json.dumps(page)}
-            with self._file.change() as change:
-                total += change.execute(change_them, given).rowcount
-                for statement in then:
-                    change.execute(statement, given)
-        return total
