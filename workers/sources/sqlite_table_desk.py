@@ -9,7 +9,7 @@ from workers.sources.desk import NUMBER_MAX, PAGE, Depth, Letter
 from workers.sources.sqlite_clock import now_ms
 from workers.sources.sqlite_desk import change_by_pages
 from workers.sources.sqlite_table_file import TableFile
-from workers.sources.table import Table, body_of, literal, quoted
+from workers.sources.table import Table, body_of, quoted
 from workers.sources.table_desk import TableDesk
 
 
@@ -36,12 +36,12 @@ class SqliteTableDesk(TableDesk):
             return []
         table = self._table
         now = now_ms()
-        key, status = quoted(table.key), quoted(table.status)
+        key = quoted(table.key)
         # One statement: between two of them a row that is taken would be in neither.
         [(held, dead, paused, waiting, due)] = self._file.read(
             "SELECT * FROM (SELECT count(owner), count(queue), count(*) - count(key)"
-            f" FROM {table.work} WHERE queue IS NULL OR key IN (SELECT {key} FROM {table.here}"
-            f" WHERE {status} = {literal(table.failed)})),"
+            f" FROM {table.work} WHERE queue IS NULL OR key IN (SELECT {key} FROM {table.here} t"
+            f" WHERE {table.has_failed})),"
             " (SELECT count(*), total(is_due) FROM (SELECT coalesce((SELECT w.due <= :now"
             f" FROM {table.work} w WHERE w.key = t.{key}), 1) AS is_due"
             f" FROM {table.here} t WHERE {table.is_pending} AND t.{key} NOT IN"
@@ -56,12 +56,12 @@ class SqliteTableDesk(TableDesk):
         before = NUMBER_MAX
         table = self._table
         while self._is_there():
-            columns = self._columns()
+            columns = self._file.columns()
             rows = self._file.read(
                 "SELECT w.number, w.queue, w.id, w.error, w.traceback, w.attempts, w.failures,"
                 " w.crashes, w.origin, w.at / 1000.0, w.key, t.*"
                 f" FROM {table.work} w JOIN {table.here} t ON t.{quoted(table.key)} = w.key"
-                f" WHERE w.queue IS NOT NULL AND t.{quoted(table.status)} = {literal(table.failed)}"
+                f" WHERE w.queue IS NOT NULL AND {table.has_failed}"
                 " AND w.number < :before AND (w.queue = :queue OR :queue = :topic)"
                 " AND (:id IS NULL OR w.id = :id) ORDER BY w.number DESC LIMIT :page",
                 before=before,
@@ -83,8 +83,8 @@ class SqliteTableDesk(TableDesk):
         return change_by_pages(
             self._file,
             numbers,
-            f"UPDATE {table.here} SET {quoted(table.status)} = {literal(table.pending)}"
-            f" WHERE {quoted(table.status)} = {literal(table.failed)} AND {quoted(table.key)} IN"
+            f"UPDATE {table.here} AS t SET {table.begin_again}"
+            f" WHERE {table.has_failed} AND t.{quoted(table.key)} IN"
             f" (SELECT key FROM {table.work} WHERE queue IS NOT NULL AND number IN"
             " (SELECT value FROM json_each(:numbers)))",
             f"DELETE FROM {table.work} WHERE queue IS NOT NULL AND number IN"
@@ -124,12 +124,3 @@ class SqliteTableDesk(TableDesk):
         if not self._file.has_work():
             self._file.make_work()
         return True
-
-    def _columns(self) -> list[str]:
-        schema, _, name = self._table.name.rpartition(".")
-        rows = self._file.read(
-            "SELECT name FROM pragma_table_info(:name, :schema)",
-            name=name,
-            schema=schema or "main",
-        )
-        return [name for (name,) in rows]

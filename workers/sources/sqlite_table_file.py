@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from workers.sources.source import SourceTrouble
 from workers.sources.sqlite_file import QueueFile
-from workers.sources.table import Table, literal, quoted
+from workers.sources.table import Table, quoted
 
 _WORK: Final = """
     CREATE TABLE IF NOT EXISTS {work} (
@@ -70,25 +70,21 @@ class TableFile(QueueFile):
             change.execute(
                 f"DELETE FROM {table.work} AS w WHERE key IS NOT NULL AND owner IS NULL"
                 f" AND NOT EXISTS (SELECT 1 FROM {table.here} t WHERE t.{quoted(table.key)} = w.key"
-                f" AND t.{quoted(table.status)} IN ({literal(table.pending)},"
-                f" CASE WHEN w.queue IS NULL THEN {literal(table.pending)}"
-                f" ELSE {literal(table.failed)} END))"
+                f" AND ({table.still_pending} OR (w.queue IS NOT NULL AND {table.has_failed})))"
             )
 
     def has_work(self) -> bool:
         """Tell whether anything lies beside the table yet."""
-        schema, name = self._names("_work")
-        return bool(
-            self.read("SELECT 1 FROM pragma_table_info(:name, :schema)", name=name, schema=schema)
-        )
+        return bool(self._info("_work"))
+
+    def columns(self) -> list[str]:
+        """Give the names of the table's columns, in their order."""
+        return [column for column, _ in self._info()]
 
     def examine(self) -> None:
         """Compare the table with what the job says. Raises: ConfigError, SourceTrouble."""
         table = self._table
-        schema, name = self._names()
-        found = self.read(
-            "SELECT name, pk FROM pragma_table_info(:name, :schema)", name=name, schema=schema
-        )
+        found = self._info()
         if not found:
             if not self.read("SELECT 1 FROM sqlite_master LIMIT 1"):
                 raise SourceTrouble(f"{self.path}: the database has no tables yet")
@@ -99,6 +95,7 @@ class TableFile(QueueFile):
                 words = ", ".join(column for column, _ in found)
                 raise table.wrong(key, f"{table.name} has no column {column} (it has: {words})")
         if not self._is_unique([column.lower() for column, pk in found if pk]):
+            _, name = self._names()
             raise table.wrong(
                 "key",
                 f"{table.key} is not unique in {table.name}; it needs CREATE UNIQUE INDEX"
@@ -114,6 +111,13 @@ class TableFile(QueueFile):
     def row_of(self, columns: Sequence[str], row: Sequence[Any]) -> str:
         """Write a row as JSON; what is no UTF-8 is written as hex."""
         return json.dumps(dict(zip(columns, map(_plain, row), strict=True)), ensure_ascii=False)
+
+    def _info(self, end: str = "") -> list[tuple[str, int]]:
+        """Read the columns of the table, or of one beside it, and their places in its key."""
+        schema, name = self._names(end)
+        return self.read(
+            "SELECT name, pk FROM pragma_table_info(:name, :schema)", name=name, schema=schema
+        )
 
     def _names(self, end: str = "") -> tuple[str, str]:
         schema, _, name = self._table.name.rpartition(".")
