@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import select
-import signal
 import time
 from collections import Counter
 
@@ -13,31 +11,13 @@ from supervisor import kernel
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
 from tests.helpers.eventually import eventually
-from tests.helpers.ledger import SOURCE, Ledger, counts
+from tests.helpers.fire import CONCURRENCY, EVERY_S, MODULES, kill_one, only_the_killed
+from tests.helpers.ledger import Ledger, counts
 from tests.helpers.sections import section
 
 MESSAGES = 10_000
 TOPICS = ("orders", "mails", "invoices", "alerts")
 PROCESSES = 3
-CONCURRENCY = 10
-
-HELD = 100 + CONCURRENCY
-"""What one process can have fetched. Of that much may be done, and not yet be acknowledged, where
-the disk or the server is slow: this, and no more, may be done twice for each kill."""
-EVERY_S = 0.2
-
-HANDLERS = """
-import time
-from ledger import note
-
-def handle(message, context):
-    note("begin", message.id)
-    time.sleep(0.005)
-    note("end", message.id)
-"""
-
-MODULES = {"ledger": SOURCE, "handlers": HANDLERS}
-
 ORDERS = section(
     "orders",
     type="queue",
@@ -58,30 +38,6 @@ def publish(supervisor: Supervisor) -> set[str]:
     return {one for topic in TOPICS for one in supervisor.publish(topic, each)}
 
 
-def kill_one(supervisor: Supervisor, chance: random.Random) -> int | None:
-    """Kill a process of the job as it is now; gives its pid.
-
-    While there is work, one that has handled a message: who has not may still run the first
-    suspect, alone, and one that chance kills there three times in a row is dead, and rightly so.
-    """
-    ends = [line for line in Ledger(supervisor).lines() if line[0] == "end"]
-    is_over = len({line[1] for line in ends}) >= MESSAGES
-    at_work = {line[2] for line in ends}
-    rows = [
-        row
-        for row in supervisor.status()["processes"]
-        if row["pid"] is not None and (is_over or str(row["pid"]) in at_work)
-    ]
-    if not rows:
-        return None
-    pid: int = chance.choice(rows)["pid"]
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return None  # of an earlier kill, and not yet reaped when we asked
-    return pid
-
-
 def test_ten_thousand_messages_survive_kills_of_all_their_processes(supervise: Supervise) -> None:
     supervisor = supervise(ORDERS, MODULES, start=False)
     ids = publish(supervisor)
@@ -91,7 +47,7 @@ def test_ten_thousand_messages_survive_kills_of_all_their_processes(supervise: S
     patience = time.monotonic() + 180
     while len(Ledger(supervisor).counts("end")) < MESSAGES or len(killed) < 3:
         select.select((), (), (), EVERY_S)
-        pid = kill_one(supervisor, chance)
+        pid = kill_one(supervisor, chance, MESSAGES)
         killed += [pid] if pid is not None else []
         assert time.monotonic() < patience, f"not done: {supervisor.left()}"
     # What had ended and was not yet written at a kill comes once more.
@@ -102,8 +58,7 @@ def test_ten_thousand_messages_survive_kills_of_all_their_processes(supervise: S
     begun, ended = counts(lines, "begin"), counts(lines, "end")
     assert set(ended) == ids, "lost"
     assert supervisor.left() == (0, 0), "nothing waits, nothing is dead"
-    twice = sum(ended.values()) - len(ids)
-    assert twice <= len(killed) * HELD
+    only_the_killed(supervisor, killed)
     # A handler that was begun and not ended died with its process: none was cut off otherwise.
     cut_off = sum(begun.values()) - sum(ended.values())
     assert cut_off <= len(killed) * CONCURRENCY
@@ -118,7 +73,7 @@ def test_the_master_and_its_children_are_killed_in_the_middle(supervise: Supervi
     ids = publish(supervisor)
     supervisor.start()
     chance = random.Random(11)
-    killed = 0
+    killed: list[int] = []
     patience = time.monotonic() + 180
     while len(Ledger(supervisor).counts("end")) < MESSAGES:
         select.select((), (), (), EVERY_S)
@@ -126,7 +81,8 @@ def test_the_master_and_its_children_are_killed_in_the_middle(supervise: Supervi
             supervisor.kill()
             supervisor.start()
         else:
-            killed += kill_one(supervisor, chance) is not None
+            pid = kill_one(supervisor, chance, MESSAGES)
+            killed += [pid] if pid is not None else []
         assert time.monotonic() < patience, f"not done: {supervisor.left()}"
     # What had ended and was not yet written at a kill comes once more.
     eventually(lambda: supervisor.left()[0] == 0)
@@ -136,7 +92,7 @@ def test_the_master_and_its_children_are_killed_in_the_middle(supervise: Supervi
     assert set(ended) == ids
     assert supervisor.left() == (0, 0)
     # A master's death makes nothing double: its children finish what they have.
-    assert sum(ended.values()) - len(ids) <= killed * HELD
+    only_the_killed(supervisor, killed)
 
 
 def test_a_term_in_the_middle_drains_and_the_next_start_goes_on(supervise: Supervise) -> None:

@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import random
-import select
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
-from tests.chaos.test_main_job import HELD, kill_one
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
 from tests.helpers.eventually import eventually
-from tests.helpers.ledger import SOURCE, Ledger
+from tests.helpers.fire import CONCURRENCY, HELD, MODULES, kill_one, only_the_killed, rounds
+from tests.helpers.ledger import Ledger
 from tests.helpers.postgres_server import PostgresServer
 from tests.helpers.sections import section
 
 ROWS = 3_000
-CONCURRENCY = 10
 PROCESSES = 3
-EVERY_S = 0.2
-
-HANDLERS = """
-import time
-from ledger import note
-
-def handle(message, context):
-    note("begin", message.id)
-    time.sleep(0.005)
-    note("end", message.id)
-"""
 
 
 @pytest.fixture
@@ -63,18 +49,7 @@ def start(supervise: Supervise, server: PostgresServer) -> Supervisor:
         io_timeout="2s",
         poll_interval="100ms",
     )
-    return supervise(jobs, {"ledger": SOURCE, "handlers": HANDLERS})
-
-
-def rounds(supervisor: Supervisor) -> Iterator[int]:
-    """Give the number of each round, one every so often, until all is done."""
-    patience = time.monotonic() + 240
-    number = 0
-    while len(Ledger(supervisor).counts("end")) < ROWS or number < 10:
-        select.select((), (), (), EVERY_S)
-        yield number
-        number += 1
-        assert time.monotonic() < patience, f"not done: {supervisor.log_lines()[-5:]}"
+    return supervise(jobs, MODULES)
 
 
 def twice(supervisor: Supervisor, server: PostgresServer) -> int:
@@ -98,21 +73,23 @@ def twice(supervisor: Supervisor, server: PostgresServer) -> int:
 def test_kills_of_children_and_masters(supervise: Supervise, server: PostgresServer) -> None:
     supervisor = start(supervise, server)
     chance = random.Random(17)
-    killed = 0
-    for number in rounds(supervisor):
+    killed: list[int] = []
+    for number in rounds(supervisor, ROWS):
         if number in (3, 8):
             supervisor.kill()
             supervisor.start()
         else:
-            killed += kill_one(supervisor, chance) is not None
+            pid = kill_one(supervisor, chance, ROWS)
+            killed += [pid] if pid is not None else []
     # What was in a handler, or done and not yet written down.
-    assert twice(supervisor, server) <= killed * HELD
+    assert twice(supervisor, server) <= len(killed) * HELD
+    only_the_killed(supervisor, killed)
 
 
 def test_the_server_goes_away_and_comes_back(supervise: Supervise, server: PostgresServer) -> None:
     supervisor = start(supervise, server)
     pids = {row["pid"] for row in supervisor.status()["processes"]}
-    for number in rounds(supervisor):
+    for number in rounds(supervisor, ROWS):
         if number in (2, 6):
             # Once as an operator would, once as in a crash.
             server.stop(signal.SIGINT if number == 2 else signal.SIGQUIT)
@@ -124,7 +101,7 @@ def test_the_server_goes_away_and_comes_back(supervise: Supervise, server: Postg
 
 def test_the_server_stands_still_for_a_while(supervise: Supervise, server: PostgresServer) -> None:
     supervisor = start(supervise, server)
-    for number in rounds(supervisor):
+    for number in rounds(supervisor, ROWS):
         if number == 2:
             server.send(signal.SIGSTOP)
             try:

@@ -8,20 +8,18 @@ from __future__ import annotations
 import json
 import os
 import random
-import select
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.test_main_job import HELD, kill_one
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
 from tests.helpers.eventually import eventually
-from tests.helpers.ledger import SOURCE, Ledger
+from tests.helpers.fire import CONCURRENCY, HELD, MODULES, kill_one, only_the_killed, rounds
+from tests.helpers.ledger import Ledger
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.sections import section
 from workers.sources.redis_desk import RedisDesk
@@ -30,18 +28,6 @@ from workers.sources.redis_stream_desk import StreamDesk
 MESSAGES = 10_000
 TOPICS = ("orders", "mails")
 GROUP = "shop"
-CONCURRENCY = 10
-EVERY_S = 0.2
-
-HANDLERS = """
-import time
-from ledger import note
-
-def handle(message, context):
-    note("begin", message.id)
-    time.sleep(0.005)
-    note("end", message.id)
-"""
 
 
 @pytest.fixture
@@ -105,17 +91,6 @@ def left(server: RedisServer, kind: str) -> tuple[int, int]:
     return undone, sum(depth.dead for depth in depths)
 
 
-def rounds(supervisor: Supervisor) -> Iterator[int]:
-    """Give the number of each round, one every so often, until all is done."""
-    patience = time.monotonic() + 240
-    number = 0
-    while len(Ledger(supervisor).counts("end")) < MESSAGES or number < 10:
-        select.select((), (), (), EVERY_S)
-        yield number
-        number += 1
-        assert time.monotonic() < patience, "not done"
-
-
 def twice(supervisor: Supervisor, server: RedisServer, kind: str, ids: set[str]) -> int:
     """See that all are done and nothing runs any more; give how many were done again."""
     eventually(lambda: left(server, kind) == (0, 0), timeout_s=60)
@@ -134,17 +109,19 @@ def test_kills_of_children_and_masters(
     supervise: Supervise, durable: RedisServer, kind: str
 ) -> None:
     ids = publish(durable, kind)
-    supervisor = supervise(consumers(durable, kind), {"ledger": SOURCE, "handlers": HANDLERS})
+    supervisor = supervise(consumers(durable, kind), MODULES)
     chance = random.Random(17)
-    killed = 0
-    for number in rounds(supervisor):
+    killed: list[int] = []
+    for number in rounds(supervisor, MESSAGES):
         if number in (3, 8):
             supervisor.kill()
             supervisor.start()
         else:
-            killed += kill_one(supervisor, chance) is not None
+            pid = kill_one(supervisor, chance, MESSAGES)
+            killed += [pid] if pid is not None else []
     # What was in a handler, or done and its acknowledgement not yet with the server.
-    assert twice(supervisor, durable, kind, ids) <= killed * HELD
+    assert twice(supervisor, durable, kind, ids) <= len(killed) * HELD
+    only_the_killed(supervisor, killed)
 
 
 @pytest.mark.parametrize(
@@ -156,9 +133,9 @@ def test_the_server_goes_away_and_comes_back(
     supervise: Supervise, durable: RedisServer, kind: str, end: Callable[[RedisServer], None]
 ) -> None:
     ids = publish(durable, kind)
-    supervisor = supervise(consumers(durable, kind), {"ledger": SOURCE, "handlers": HANDLERS})
+    supervisor = supervise(consumers(durable, kind), MODULES)
     pids = {row["pid"] for row in supervisor.status()["processes"]}
-    for number in rounds(supervisor):
+    for number in rounds(supervisor, MESSAGES):
         if number in (2, 6):
             end(durable)
             durable.start()
@@ -171,8 +148,8 @@ def test_the_server_stands_still_for_a_while(
     supervise: Supervise, durable: RedisServer, kind: str
 ) -> None:
     ids = publish(durable, kind)
-    supervisor = supervise(consumers(durable, kind), {"ledger": SOURCE, "handlers": HANDLERS})
-    for number in rounds(supervisor):
+    supervisor = supervise(consumers(durable, kind), MODULES)
+    for number in rounds(supervisor, MESSAGES):
         if number == 2:
             durable.send(signal.SIGSTOP)
             supervisor.wait_line("cannot be used")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
 import select
-import signal
 import time
-from contextlib import suppress
 
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
 from tests.helpers.eventually import eventually
+from tests.helpers.fire import kill_one, only_the_killed
 from tests.helpers.ledger import SOURCE, Ledger
 
 MESSAGES = 15_000
@@ -44,15 +42,13 @@ def test_nothing_is_lost_and_little_done_twice(supervise: Supervise) -> None:
     shop = supervise(JOBS, {"ledger": SOURCE, "shop": SHOP}, start=False)
     ids = [one for topic in TOPICS for one in shop.publish(topic, MESSAGES // len(TOPICS))]
     shop.start()
-    kills = 0
+    chance = random.Random()
+    killed: list[int] = []
     patience = time.monotonic() + 300
-    while _done(shop) < MESSAGES * 0.95 or kills < 3:
+    while _done(shop) < MESSAGES * 0.95 or len(killed) < 3:
         select.select([], [], [], EVERY_S)
-        living = [one["pid"] for one in shop.status()["processes"] if one["state"] == "RUNNING"]
-        if living:
-            with suppress(ProcessLookupError):  # of an earlier kill, and reaped since we asked
-                os.kill(random.choice(living), signal.SIGKILL)
-                kills += 1
+        pid = kill_one(shop, chance, MESSAGES)
+        killed += [pid] if pid is not None else []
         assert time.monotonic() < patience, "it does not come to an end"
     eventually(lambda: shop.left()[0] == 0, 60)
     _, dead = shop.left()
@@ -60,8 +56,7 @@ def test_nothing_is_lost_and_little_done_twice(supervise: Supervise) -> None:
     done = Ledger(shop).counts("end")
     assert set(done) == set(ids), "lost, or invented"
     assert dead == 0
-    # Per kill all that a process can have fetched: in a handler, or finished and not yet written.
-    assert sum(done.values()) - MESSAGES <= kills * 110
+    only_the_killed(shop, killed)
 
 
 def _done(shop: Supervisor) -> int:

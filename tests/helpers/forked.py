@@ -212,6 +212,10 @@ class Nursery:
         """Kill a process with -9 and do what its master would: tell a sibling, start the next."""
         victim.kill()
         victim.until(victim.gone)
+        return self.succeed(victim, heir)
+
+    def succeed(self, victim: Forked, heir: Forked) -> Forked:
+        """Do for one that is dead what its master would."""
         fallen = Fallen(victim.slot.owner, victim.page.suspects())
         heir.order(slot.FALLEN + b" " + fallen.encode())
         return self.fork(victim.slot.job, victim.slot.process, (fallen,))
