@@ -116,6 +116,16 @@ class Bench(ABC):
         """Let go of what the bench itself holds."""
 
 
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock that every change of a file needs. No fork may happen meanwhile."""
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")
+    yield
+    database.execute("ROLLBACK")
+    database.close()
+
+
 class SqliteBench(Bench):
     """A queue file."""
 
@@ -131,14 +141,8 @@ class SqliteBench(Bench):
     def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
         return shop.job(f"sqlite:///{self._path}", journal, handler, **more)
 
-    @contextmanager
-    def out_of_order(self) -> Iterator[None]:
-        """Hold the lock that every change needs. No fork may happen meanwhile."""
-        database = sqlite3.connect(self._path, isolation_level=None)
-        database.execute("BEGIN IMMEDIATE")
-        yield
-        database.execute("ROLLBACK")
-        database.close()
+    def out_of_order(self) -> AbstractContextManager[None]:
+        return _locked(self._path)
 
 
 class RedisBench(Bench):
@@ -270,14 +274,8 @@ class SqliteTableBench(TableBench):
     def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
         return self.table_job(f"sqlite:///{self._path}", journal, handler, **more)
 
-    @contextmanager
-    def out_of_order(self) -> Iterator[None]:
-        """Hold the lock that every change needs. No fork may happen meanwhile."""
-        database = sqlite3.connect(self._path, isolation_level=None)
-        database.execute("BEGIN IMMEDIATE")
-        yield
-        database.execute("ROLLBACK")
-        database.close()
+    def out_of_order(self) -> AbstractContextManager[None]:
+        return _locked(self._path)
 
 
 class StreamBench(RedisBench):

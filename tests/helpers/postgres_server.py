@@ -1,9 +1,8 @@
-"""A real PostgreSQL of a test run, on a loopback port that it has found free by itself."""
+"""A real PostgreSQL of a test run."""
 
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -16,10 +15,11 @@ from typing import Any
 import psycopg2
 import pytest
 
-from tests.helpers.eventually import PATIENCE_S, eventually
+from tests.helpers.eventually import PATIENCE_S
+from tests.helpers.local_server import LocalServer
 
-_PORTS = range(20000, 32000)
-"""Below those from which the kernel gives out ports by itself."""
+_CONNECT_S = 30
+"""Whoever has the port already may never answer."""
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -39,17 +39,18 @@ def _programs() -> Path:
     return found[-1].parent if found else Path(str(shutil.which("initdb"))).parent
 
 
-class PostgresServer:
-    """One server; nothing of it outlives `close`. It does not run as root: then as `nobody`."""
+class PostgresServer(LocalServer):
+    """A server in a new folder. It does not run as root: then as `nobody`."""
+
+    STOP = signal.SIGINT
+    """Takes its leave of nobody."""
 
     def __init__(self) -> None:
         self._programs = _programs()
-        self._user = "nobody" if os.geteuid() == 0 else None
-        self._folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
-        if self._user is not None:
-            shutil.chown(self._folder, self._user)
-        self._process: subprocess.Popen[bytes] | None = None
-        self.port = 0
+        user = "nobody" if os.geteuid() == 0 else None
+        super().__init__(Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp")), user)
+        if user is not None:
+            shutil.chown(self.folder, user)
         try:
             subprocess.run(
                 [
@@ -59,10 +60,10 @@ class PostgresServer:
                 check=True,
                 stdout=subprocess.DEVNULL,
                 cwd="/",
-                user=self._user,
+                user=user,
                 timeout=PATIENCE_S,
             )
-            eventually(lambda: self._begin(random.choice(_PORTS)))
+            self.start_anywhere()
         except BaseException:
             self.close()
             raise
@@ -72,16 +73,10 @@ class PostgresServer:
         """Give where it listens."""
         return f"postgresql://tests@127.0.0.1:{self.port}/postgres"
 
-    @property
-    def pid(self) -> int:
-        """Give the pid of the server that runs."""
-        assert self._process is not None
-        return self._process.pid
-
     @contextmanager
     def cursor(self) -> Iterator[Any]:
         """Give a cursor of a new connection, whose changes are committed at once."""
-        with closing(psycopg2.connect(self.url)) as connection:
+        with closing(psycopg2.connect(self.url, connect_timeout=_CONNECT_S)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 yield cursor
@@ -93,59 +88,36 @@ class PostgresServer:
 
     def send(self, number: int) -> None:
         """Send a signal to it and to all its processes."""
-        os.kill(self.pid, number)  # first: one that is stopped gets no more children
+        super().send(number)  # first: one that is stopped gets no more children
         for pid in self._children():
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def stop(self, number: int = signal.SIGINT) -> None:
-        """End it, by default as fast as it takes its leave of nobody."""
-        assert self._process is not None
-        self._process.send_signal(number)
-        self._process.wait(PATIENCE_S)
-
-    def start(self) -> None:
-        """Start it again on the same port."""
-        assert self._begin(self.port), "the port is taken"
-
     def close(self) -> None:
         """End it for good."""
-        if self._process is not None and self._process.poll() is None:
+        if self.is_running:
             self.send(signal.SIGCONT)
             self.stop(signal.SIGQUIT)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def command(self, port: int) -> list[str | Path]:
+        """Give the words that start it in the foreground."""
+        options = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        return [self._programs / "postgres", "-D", self._data, "-p", str(port), *options]
+
+    def answers(self) -> bool:
+        """Compare its folder."""
+        try:
+            with self.cursor() as cursor:
+                cursor.execute("SHOW data_directory")
+                return bool(cursor.fetchone()[0] == self._data)
+        except psycopg2.OperationalError:
+            return False
 
     @property
     def _data(self) -> str:
-        return str(self._folder / "data")
+        return str(self.folder / "data")
 
     def _children(self) -> list[int]:
         listed = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return [int(pid) for pid in listed]
-
-    def _begin(self, port: int) -> bool:
-        """Start the server. False when the port belongs to somebody else."""
-        options = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
-        with (self._folder / "log").open("ab") as log:
-            self._process = process = subprocess.Popen(
-                [self._programs / "postgres", "-D", self._data, "-p", str(port), *options],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                cwd="/",
-                user=self._user,
-            )
-        self.port = port
-
-        def answers() -> bool:
-            if process.poll() is not None:
-                return True
-            try:
-                with self.cursor() as cursor:
-                    cursor.execute("SHOW data_directory")
-                    return bool(cursor.fetchone()[0] == self._data)
-            except psycopg2.OperationalError:
-                return False
-
-        eventually(answers)
-        return process.returncode is None
