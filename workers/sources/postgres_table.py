@@ -10,20 +10,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from workers.sources.postgres_server import PostgresServer
-from workers.sources.postgres_work import Work, escaped
+from workers.sources.postgres_work import Work
 from workers.sources.source import Burial, Delivery, Return, Share
 from workers.sources.table import COUNTERS, MOST, Held, Pace, Table, quoted
 
 _ECHO_S: Final = 30.0
 """How often a consumer that listens looks whether it would hear anything."""
 
+_FREE_ROWS: Final = """
+    FROM {here} t
+    WHERE {is_pending} AND t.{key} IS NOT NULL AND coalesce(
+        (SELECT w.owner IS NULL AND w.due <= now() FROM {work} w WHERE w.key = t.{key}), true)
+    AND NOT EXISTS (SELECT 1 FROM {work} WHERE key IS NULL)
+"""
+
+_LOCKED: Final = """
+    locked AS MATERIALIZED (SELECT count(*) AS rows FROM (
+        SELECT 1 FROM {here} t WHERE t.{key} = ANY(%(keys)s::text[]::{type}[])
+        ORDER BY t.{key} FOR NO KEY UPDATE) found)
+"""
+
 _CLAIM: Final = f"""
     WITH picked AS MATERIALIZED (
-        SELECT t.{{key}} AS key, t.{{order}} AS place, row_to_json(t)::text AS line {{free_rows}}
+        SELECT t.{{key}} AS key, t.{{order}} AS place, row_to_json(t)::text AS line {_FREE_ROWS}
         ORDER BY t.{{order}} LIMIT %(wanted)s FOR NO KEY UPDATE OF t SKIP LOCKED
     ), claimed AS (
         INSERT INTO {{work}} AS w (key, owner, until)
@@ -41,21 +54,9 @@ _CLAIM: Final = f"""
 """
 """A dead letter whose row is to be done again, by whoever wrote that word, begins anew."""
 
-_FREE_ROWS: Final = """
-    FROM {here} t
-    WHERE {is_pending} AND t.{key} IS NOT NULL AND coalesce(
-        (SELECT w.owner IS NULL AND w.due <= now() FROM {work} w WHERE w.key = t.{key}), true)
-    AND NOT EXISTS (SELECT 1 FROM {work} WHERE key IS NULL)
-"""
-
-_LOCKED: Final = """
-    locked AS MATERIALIZED (SELECT count(*) AS rows FROM (
-        SELECT 1 FROM {here} t WHERE t.{key} = ANY(%(keys)s::text[]::{type}[])
-        ORDER BY t.{key} FOR NO KEY UPDATE) found)
-"""
-
-_SETTLE: Final = """
-    WITH {locked}, given AS (
+_SETTLE: Final = (
+    f"WITH {_LOCKED}"
+    + """, given AS (
         SELECT * FROM unnest(%(keys)s::text[]::{type}[], %(attempts)s::integer[])
             AS given (key, attempts)
     ), gone AS (
@@ -65,6 +66,7 @@ _SETTLE: Final = """
     )
     UPDATE {here} t SET {settled} FROM gone WHERE t.{key} = gone.key AND {still_pending}
 """
+)
 
 _RETURN: Final = """
     UPDATE {work} w SET owner = NULL, until = NULL, attempts = given.attempts,
@@ -76,8 +78,9 @@ _RETURN: Final = """
     WHERE w.key = given.key AND w.owner = %(me)s
 """
 
-_BURY: Final = """
-    WITH {locked}, given AS (
+_BURY: Final = (
+    f"WITH {_LOCKED}"
+    + """, given AS (
         SELECT * FROM unnest(%(keys)s::text[]::{type}[], %(attempts)s::integer[],
             %(failures)s::integer[], %(crashes)s::integer[], %(queues)s::text[], %(ids)s::text[],
             %(errors)s::text[], %(traces)s::text[], %(origins)s::text[])
@@ -93,8 +96,14 @@ _BURY: Final = """
     )
     UPDATE {here} t SET {settled} FROM buried WHERE t.{key} = buried.key AND {still_pending}
 """
+)
 
 _FREE: Final = "UPDATE {work} SET owner = NULL, until = NULL WHERE "
+
+_FREE_EXPIRED: Final = f"""
+    {_FREE} key IN (SELECT key FROM {{work}} WHERE owner IS NOT NULL AND until < now()
+        FOR UPDATE SKIP LOCKED)
+"""
 
 _FORGET: Final = """
     DELETE FROM {work} w WHERE key IS NOT NULL AND owner IS NULL AND NOT EXISTS (
@@ -156,8 +165,7 @@ class PostgresTableSource:
 
     def tend(self) -> Collection[int]:
         """Free leases that have run out; see that what is notified would be heard."""
-        expired = f"SELECT key FROM {escaped(self._table.work)} WHERE owner IS NOT NULL"
-        self._run(f"{_FREE} key IN ({expired} AND until < now() FOR UPDATE SKIP LOCKED)")
+        self._run(_FREE_EXPIRED)
         if self._server.changed:
             self._pace.hurry()
         if self._table.notify:
@@ -201,7 +209,8 @@ class PostgresTableSource:
         deliveries = [burial.delivery for burial in burials]
         table = self._table
         self._run(
-            _BURY.replace("{settled}", _settled(table, table.failed, "buried", "buried.error")),
+            _BURY,
+            settled=table.settled(table.failed, "buried.attempts", "buried.error"),
             keys=self._held.keys(deliveries),
             attempts=[one.attempts for one in deliveries],
             failures=[one.failures for one in deliveries],
@@ -261,7 +270,8 @@ class PostgresTableSource:
         if not deliveries:
             return
         self._run(
-            _SETTLE.replace("{settled}", _settled(self._table, word, "gone")),
+            _SETTLE,
+            settled=self._table.settled(word, "gone.attempts"),
             keys=self._held.keys(deliveries),
             attempts=[one.attempts for one in deliveries],
         )
@@ -274,12 +284,10 @@ class PostgresTableSource:
             keys=self._held.all(),
         )
 
-    def _run(self, sql: str, **values: object) -> list[tuple[Any, ...]]:
+    def _run(self, sql: str, *, settled: str = "", **values: object) -> list[tuple[Any, ...]]:
         if not self._work.key_type:
             self._work.examine()
-        found = self._server.run(
-            _filled(sql, self._table, self._work.key_type), {"me": self._owner, **values}
-        )
+        found = self._server.run(self._work.filled(sql, settled), {"me": self._owner, **values})
         if self._server.heard():
             self._ring()
         return found
@@ -319,29 +327,6 @@ class PostgresTableSource:
     @property
     def _echo(self) -> str:
         return f"echo {self._owner}"
-
-
-def _settled(table: Table, word: str, source: str, error: str | None = None) -> str:
-    return escaped(table.settled(word, f"{source}.attempts", error))
-
-
-def _filled(sql: str, table: Table, key_type: str) -> str:
-    """Put the names of a table into a statement."""
-    parts: Mapping[str, str] = {
-        "here": table.here,
-        "work": table.work,
-        "key": quoted(table.key),
-        "order": quoted(table.order_by),
-        "is_pending": table.is_pending,
-        "still_pending": table.still_pending,
-        "has_failed": table.has_failed,
-        "type": key_type,
-    }
-    for name, text in (("free_rows", _FREE_ROWS), ("locked", _LOCKED)):
-        sql = sql.replace(f"{{{name}}}", text)
-    for name, text in parts.items():
-        sql = sql.replace(f"{{{name}}}", escaped(text))
-    return sql
 
 
 def _text(text: str) -> str:

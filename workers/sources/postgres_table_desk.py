@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from workers.sources.desk import NUMBER_MAX, PAGE, Depth, Letter, by_pages
 from workers.sources.postgres_server import PostgresServer
-from workers.sources.postgres_work import Work, escaped
-from workers.sources.table import Table, body_of, quoted
+from workers.sources.postgres_work import Work
+from workers.sources.table import Table, body_of
 from workers.sources.table_desk import TableDesk
 
 _DEPTHS: Final = """
@@ -113,18 +113,7 @@ class PostgresTableDesk(TableDesk):
             self._work.make()
 
     def _run(self, sql: str, **values: object) -> list[tuple[Any, ...]]:
-        table = self._table
-        parts = {
-            "here": table.here,
-            "work": table.work,
-            "key": quoted(table.key),
-            "is_pending": table.is_pending,
-            "has_failed": table.has_failed,
-            "begin_again": table.begin_again,
-        }
-        for name, text in parts.items():
-            sql = sql.replace(f"{{{name}}}", escaped(text))
-        return self._server.run(sql, values)
+        return self._server.run(self._work.filled(sql), values)
 
     def _by_pages(self, numbers: Iterable[int], sql: str) -> int:
         """Run a statement on these letters, page by page; give how many it has changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from workers.sources.postgres_server import DENIED, PostgresServer, SqlTrouble
@@ -41,6 +42,10 @@ _INDEXES: Final = """
 """
 
 
+_PLACE: Final = re.compile(r"\{(\w+)\}")
+"""A place in a statement where something of the table is put in."""
+
+
 def escaped(sql: str) -> str:
     """Write SQL so that it may stand in a statement with values."""
     return sql.replace("%", "%%")
@@ -53,6 +58,26 @@ class Work:
         self._server = server
         self._table = table
         self.key_type = ""
+
+    def filled(self, sql: str, settled: str = "") -> str:
+        """Put the names of the table, and how a row ended, into a statement with values.
+
+        What is put in is not looked through again: `where` may well have braces of its own.
+        """
+        table = self._table
+        parts = {
+            "here": table.here,
+            "work": table.work,
+            "key": quoted(table.key),
+            "order": quoted(table.order_by),
+            "is_pending": table.is_pending,
+            "still_pending": table.still_pending,
+            "has_failed": table.has_failed,
+            "begin_again": table.begin_again,
+            "type": self.key_type,
+            "settled": settled,
+        }
+        return _PLACE.sub(lambda found: escaped(parts[found[1]]), sql)
 
     def examine(self) -> None:
         """Compare the table with what the job says. Raises: ConfigError, SourceTrouble."""
