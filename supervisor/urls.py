@@ -17,7 +17,6 @@ _POSTGRES: Final = ("postgresql", "postgres")
 _FORMS: Final = "redis://HOST:PORT/DATABASE or sqlite:///PATH"
 _REDIS: Final = ("redis", "rediss")
 _STREAM: Final = "+stream"
-_LATER: Final = ("postgresql", "postgres")
 
 
 def queue_url(given: Given) -> Secret:
@@ -81,16 +80,21 @@ def is_of_stream(url: str) -> bool:
     return url.partition("://")[0].removesuffix(_STREAM) in _REDIS and of_server(url) != url
 
 
-def is_redis(url: Secret) -> bool:
+def is_redis(url: Secret | str) -> bool:
     """Tell whether a URL, as far as it is known here, is that of a Redis."""
-    first = url.parts[0] if url.parts else ""
-    return isinstance(first, str) and first.partition("://")[0] in _REDIS
+    return _scheme(url) in _REDIS
 
 
-def is_postgres(url: Secret) -> bool:
+def is_postgres(url: Secret | str) -> bool:
     """Tell whether a URL, as far as it is known here, is that of a PostgreSQL."""
-    first = url.parts[0] if url.parts else ""
-    return isinstance(first, str) and first.partition("://")[0] in _POSTGRES
+    return _scheme(url) in _POSTGRES
+
+
+def _scheme(url: Secret | str) -> str:
+    """Give how a URL begins; nothing where a file holds that."""
+    first = url if isinstance(url, str) else next(iter(url.parts), "")
+    scheme, slashes, _ = first.partition("://") if isinstance(first, str) else ("", "", "")
+    return scheme if slashes else ""
 
 
 def _url(given: Given, what: str) -> Secret:
@@ -99,11 +103,11 @@ def _url(given: Given, what: str) -> Secret:
     if isinstance(first, FileReference):
         return secret  # only the child can know
     scheme, slashes, _ = first.partition("://")
-    if not slashes or scheme not in (*_REDIS, *_LATER, "sqlite"):
+    if not slashes or scheme not in (*_REDIS, *_POSTGRES, "sqlite"):
         near = nearest(scheme, ("redis", "sqlite")) if slashes else None
         hint = f"did you mean {near}://?" if near else f"write {_FORMS}"
         raise ValueError(f"{quoted(secret.shown)} is no {what}; {hint}")
-    if scheme in _LATER:
+    if scheme in _POSTGRES:
         raise ValueError(f"{scheme}:// is not in this release; write {_FORMS}")
     if scheme == "sqlite":
         return _of_file(given, secret, what)

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
 from supervisor.errors import ConfigError, Problem, ServiceUnavailable
-from supervisor.urls import is_of_stream, is_postgres, of_server, of_stream
+from supervisor.urls import is_of_stream, is_postgres, is_redis, of_server, of_stream
 
 if TYPE_CHECKING:
     from supervisor.config import Config, Job
     from supervisor.secret import Secret
     from workers.sources.desk import Desk
-
-_REDIS: Final = ("redis://", "rediss://")
 
 _LOOK_S: Final = 3.0
 """How long `check` waits for one server."""
@@ -27,7 +25,7 @@ _LOOK_S: Final = 3.0
 
 def place_of(url: str) -> str:
     """Give the one form of a URL, by which two jobs of one queue are known. Raises: ConfigError."""
-    if url.startswith(_REDIS) or is_of_stream(url):
+    if is_redis(url) or is_of_stream(url):
         return url
     from workers.sources.sqlite_file import path_of
 
@@ -45,7 +43,7 @@ def desk_at(place: str, names: Iterable[str] = (), *, io_timeout: float, create:
 
         url, _, group = place.partition("#")
         return StreamDesk(of_server(url), names, group=unquote(group), io_timeout=io_timeout)
-    if place.startswith(_REDIS):
+    if is_redis(place):
         from workers.sources.redis_desk import RedisDesk
 
         return RedisDesk(place, names, io_timeout=io_timeout)
@@ -190,7 +188,7 @@ def _unreachable(config: Config) -> tuple[Problem, ...]:
     places = places_of(config)
     found = []
     for place, problem in wanted.items():
-        if not (place.startswith(_REDIS) or is_of_stream(place)):
+        if not (is_redis(place) or is_of_stream(place)):
             continue  # a file is made when it is missing
         desk = desk_at(place, _names(places.get(place, ())), io_timeout=_LOOK_S, create=False)
         try:

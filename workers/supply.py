@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.errors import configuration_fault
 from supervisor.slot import Slot
+from supervisor.urls import is_postgres, is_redis
 from workers.sources.keys import Keys
 from workers.sources.source import Delivery, Source
 
@@ -30,7 +31,7 @@ def source_of(slot: Slot) -> Source:
 
         path = sqlite_file.path_of(url)
         return sqlite.SqliteSource(path, slot.owner, lease_s=job.lease, io_timeout=job.io_timeout)
-    if url.startswith(("redis:", "rediss:")):
+    if is_redis(url):
         topics = [topic.name for topic in job.topics]
         times = {"lease_s": job.lease, "io_timeout": job.io_timeout}
         if job.type == "stream":
@@ -52,11 +53,11 @@ def keys_of(slot: Slot) -> Keys:
     assert job.idempotency is not None, "asked for by jobs that have a store only"
     url = job.idempotency.reveal()
     times = {"lease_s": job.lease, "ttl_s": job.idempotency_ttl, "io_timeout": job.io_timeout}
-    if url.startswith(("redis:", "rediss:")):
+    if is_redis(url):
         from workers.sources.redis_keys import RedisKeys
 
         return RedisKeys(url, slot.owner, **times)
-    if url.startswith(("postgresql:", "postgres:")):
+    if is_postgres(url):
         from workers.sources.postgres_keys import PostgresKeys
 
         return PostgresKeys(url, slot.owner, **times)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from supervisor.config import Job
 from supervisor.errors import ConfigError
 from supervisor.slot import Slot
+from supervisor.urls import is_postgres
 from workers.sources.source import Source
 from workers.sources.table import Table
 
 if TYPE_CHECKING:
     from workers.sources.desk import Desk
-
-
-_POSTGRES: Final = ("postgresql://", "postgres://")
 
 
 def table_of(job: Job) -> Table:
@@ -43,7 +41,7 @@ def source_of(slot: Slot) -> Source:
     assert job.url is not None, "a table is in a database"
     url = job.url.reveal()
     times = {"lease_s": job.lease, "io_timeout": job.io_timeout}
-    if url.startswith(_POSTGRES):
+    if is_postgres(url):
         from workers.sources.postgres_table import PostgresTableSource
 
         return PostgresTableSource(url, slot.owner, table_of(job), **times)
@@ -57,7 +55,7 @@ def desk_of(job: Job, io_timeout: float) -> Desk:
     """Give a new desk of the table of a job; it connects when it is used."""
     assert job.url is not None, "a table is in a database"
     url = job.url.reveal()
-    if url.startswith(_POSTGRES):
+    if is_postgres(url):
         from workers.sources.postgres_table_desk import PostgresTableDesk
 
         return PostgresTableDesk(url, table_of(job), io_timeout=io_timeout)

@@ -111,5 +111,9 @@ def test_by_hand_a_stream_says_so() -> None:
 
 def test_none_is_no_store() -> None:
     assert urls.store_url(given("none")) is None
+
+
+@pytest.mark.parametrize("word", ["yes", "redis", "postgres"])
+def test_a_word_is_no_store(word: str) -> None:
     with pytest.raises(ValueError, match="is no store"):
-        urls.store_url(given("yes"))
+        urls.store_url(given(word))
