@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from supervisor.config import Config, Job
     from supervisor.secret import Secret
     from workers.sources.desk import Desk
+    from workers.sources.postgres_server import PostgresServer
 
 _LOOK_S: Final = 3.0
 """How long `check` waits for one server."""
@@ -126,7 +127,7 @@ class Servers:
 def servers(config: Config) -> Servers:
     """Ask each server of a configuration whether it would work, and tell what would not."""
     tables = _tables(config)
-    return replace(tables, lost=(*_unreachable(config), *_stores(config), *tables.lost))
+    return replace(tables, lost=(*_unreachable(config), *tables.lost))
 
 
 def _tables(config: Config) -> Servers:
@@ -153,26 +154,6 @@ def _tables(config: Config) -> Servers:
     return Servers(tuple(lost), tuple(wrong), tuple(warnings))
 
 
-def _stores(config: Config) -> Iterator[Problem]:
-    """Ask each PostgreSQL that keeps handled keys."""
-    from workers.sources.source import SourceTrouble
-
-    for job in config.jobs:
-        if job.idempotency is None or not is_postgres(job.idempotency):
-            continue
-        from workers.sources.postgres_server import PostgresServer
-
-        url = revealed(job, "idempotency", job.idempotency)
-        server = PostgresServer(url, io_timeout=_LOOK_S, name="supervisor")
-        try:
-            server.run("SELECT 1")
-        except SourceTrouble as error:
-            words = f"the server of {job.idempotency.shown} cannot be used: {error}"
-            yield job.problem("idempotency", words)
-        finally:
-            server.close()
-
-
 def _unreachable(config: Config) -> tuple[Problem, ...]:
     from workers.sources.source import SourceTrouble
 
@@ -188,16 +169,27 @@ def _unreachable(config: Config) -> tuple[Problem, ...]:
     places = places_of(config)
     found = []
     for place, problem in wanted.items():
-        if not (is_redis(place) or is_of_stream(place)):
-            continue  # a file is made when it is missing
-        desk = desk_at(place, _names(places.get(place, ())), io_timeout=_LOOK_S, create=False)
+        server = _server_at(place, _names(places.get(place, ())))
+        if server is None:
+            continue
         try:
-            desk.look()
+            server.look()
         except SourceTrouble as error:
             found.append(replace(problem, message=f"{problem.message}{error}"))
         finally:
-            desk.close()
+            server.close()
     return tuple(found)
+
+
+def _server_at(place: str, names: list[str]) -> Desk | PostgresServer | None:
+    """Give what can look at the server of a place; None for a file, made when it is missing."""
+    if is_postgres(place):
+        from workers.sources.postgres_server import PostgresServer
+
+        return PostgresServer(place, io_timeout=_LOOK_S, name="supervisor")
+    if is_redis(place) or is_of_stream(place):
+        return desk_at(place, names, io_timeout=_LOOK_S, create=False)
+    return None
 
 
 @contextmanager

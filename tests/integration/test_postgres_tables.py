@@ -157,3 +157,22 @@ def test_a_server_that_does_not_answer_is_69(supervise: Supervise) -> None:
     assert words in checked.stderr
     assert "Connection refused" in checked.stderr
     assert "hush" not in checked.stderr
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:hush@127.0.0.1:1/shop", "${file:store}"])
+def test_a_store_of_keys_that_does_not_answer_is_69(supervise: Supervise, url: str) -> None:
+    jobs = section(
+        "pay",
+        url="sqlite:///queue.db",
+        type="queue",
+        topics="pay",
+        handler="shop:handle",
+        idempotency=url,
+    )
+    supervisor = supervise(jobs, MODULES, start=False)
+    supervisor.write("store", "postgresql://me:hush@127.0.0.1:1/shop\n").chmod(0o600)
+    checked = supervisor.cli("check")
+    assert checked.returncode == 69
+    assert "idempotency: the server of " in checked.stderr
+    assert "Connection refused" in checked.stderr
+    assert "hush" not in checked.stderr
