@@ -300,8 +300,7 @@ class Consumer:
         for other in self._intake.lanes.give_up(task):
             self._give_back(other, now)
         if self._suspect is not None and self._suspect.delivery.lane == lane:
-            self._give_back(self._suspect, now)
-            self._suspect = None
+            self._give_back_suspect(now)
 
     def _heed_breaker(self, now: float) -> None:
         """Tell when the system behind goes down, and when it is back; untried messages go back."""
@@ -336,6 +335,12 @@ class Consumer:
     def _give_back(self, task: Task, now: float) -> None:
         self._settlement.give_back(task.delivery, now)
         self._breaker.given_back(task.delivery.number, now)
+
+    def _give_back_suspect(self, now: float) -> None:
+        """Give back the suspect that waits to run alone, if there is one."""
+        if self._suspect is not None:
+            self._give_back(self._suspect, now)
+            self._suspect = None
 
     def _watch_calls(self, now: float) -> None:
         """Leave as soon as all else is done, when a call of a handler does not come to its end."""
@@ -393,9 +398,7 @@ class Consumer:
         for task in self._intake.take_back():
             self._give_back(task, now)
         self._decide(self._breaker.due(now, all_of_them=True), now)
-        if self._suspect is not None:
-            self._give_back(self._suspect, now)
-            self._suspect = None
+        self._give_back_suspect(now)
 
     def _ended(self, now: float) -> int | None:
         """Give the exit code when the drain is over, or its time is."""
