@@ -15,6 +15,7 @@ from workers.sources.redis_server import Argument, RedisServer
 
 _PAGE: Final = 200
 _PURGE: Final = 5000
+"""So many messages are deleted in one call."""
 
 
 class RedisDesk:
@@ -85,13 +86,21 @@ class RedisDesk:
     def purge(self, topic: str) -> int:
         """Delete what waits on a topic, delayed or not, and was there before this call."""
         found = self._depth(topic)
-        left = found.depth + found.delayed
+        places = [keys.ready(topic), keys.delayed(topic)]
+        return self._delete(found.depth + found.delayed, keys.PURGE, places)
+
+    def _delete(self, most: int, script: str, places: Sequence[str], *words: Argument) -> int:
+        """Run a script that deletes up to so many, until it has, or nothing more is there.
+
+        Gives how many were deleted.
+        """
         total = 0
-        while left > 0:
-            places = [keys.ready(topic), keys.delayed(topic)]
-            deleted = int(self._server.run(keys.PURGE, places, min(left, _PURGE)))
+        while total < most:
+            wanted = min(most - total, _PURGE)
+            deleted = int(self._server.run(script, places, *words, wanted))
+            if not deleted:
+                break
             total += deleted
-            left = left - deleted if deleted else 0
         return total
 
     def _kinds(self) -> Mapping[str, str]:

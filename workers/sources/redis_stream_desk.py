@@ -11,9 +11,6 @@ from workers.sources import redis_stream_scripts as scripts
 from workers.sources.desk import Depth, Letter
 from workers.sources.redis_desk import RedisDesk
 
-_CHUNK: Final = 5000
-"""So many are deleted in one call."""
-
 _DEPTH: Final = (
     scripts.SHARED
     + """
@@ -89,14 +86,9 @@ class StreamDesk(RedisDesk):
         """Let the group go on behind all that waits, and delete what waits for its time."""
         places = scripts.places([topic], self._group)
         left = self._depth(topic)
-        total = int(self._server.run(_SKIP, places, self._group))
-        most = max(0, left.depth + left.delayed - total)
-        while most > 0:
-            wanted = min(most, _CHUNK)
-            deleted = int(self._server.run(_PURGE, places, self._group, wanted))
-            total += deleted
-            most = most - deleted if deleted else 0
-        return total
+        skipped = int(self._server.run(_SKIP, places, self._group))
+        most = left.depth + left.delayed - skipped
+        return skipped + self._delete(most, _PURGE, places, self._group)
 
     def _kinds(self) -> Mapping[str, str]:
         return scripts.kinds(self._topics, self._group)
