@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from supervisor.config import Config, Job
     from supervisor.secret import Secret
     from workers.sources.desk import Desk
-    from workers.sources.postgres_server import PostgresServer
+    from workers.sources.postgres_keys import PostgresKeys
 
 _LOOK_S: Final = 3.0
 """How long `check` waits for one server."""
@@ -181,12 +181,12 @@ def _unreachable(config: Config) -> tuple[Problem, ...]:
     return tuple(found)
 
 
-def _server_at(place: str, names: list[str]) -> Desk | PostgresServer | None:
+def _server_at(place: str, names: list[str]) -> Desk | PostgresKeys | None:
     """Give what can look at the server of a place; None for a file, made when it is missing."""
     if is_postgres(place):
-        from workers.sources.postgres_server import PostgresServer
+        from workers.sources.postgres_keys import PostgresKeys
 
-        return PostgresServer(place, io_timeout=_LOOK_S, name="supervisor")
+        return PostgresKeys(place, "supervisor", lease_s=0.0, ttl_s=0.0, io_timeout=_LOOK_S)
     if is_redis(place) or is_of_stream(place):
         return desk_at(place, names, io_timeout=_LOOK_S, create=False)
     return None

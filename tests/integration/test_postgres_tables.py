@@ -149,6 +149,42 @@ def test_check_prints_the_ddl_of_what_may_not_be_made(
             cursor.execute("DROP OWNED BY clerk; DROP ROLE clerk")
 
 
+def test_check_prints_the_ddl_of_handled_keys_that_may_not_be_made(
+    supervise: Supervise, server: PostgresServer
+) -> None:
+    with server.cursor() as cursor:
+        cursor.execute(
+            "CREATE ROLE clerk LOGIN; ALTER ROLE clerk SET search_path = shop;"
+            " GRANT USAGE ON SCHEMA shop TO clerk"
+        )
+    try:
+        store = server.url.replace("tests@", "clerk@")
+        jobs = section(
+            "mails", type="queue", url="sqlite:///q.db", topics="mails", idempotency=store
+        )
+        supervisor = supervise(jobs, start=False)
+        checked = supervisor.cli("check")
+        assert checked.returncode == 69
+        words = (
+            "workers_handled is missing, and may not be made here;"
+            " it needs CREATE TABLE IF NOT EXISTS workers_handled ("
+        )
+        assert words in checked.stderr
+        supervisor.start(wait=False)
+        supervisor.wait_line(words)
+        with server.cursor() as cursor:
+            cursor.execute(
+                "CREATE TABLE shop.workers_handled (scope text, key text, owner text,"
+                " until timestamptz NOT NULL, PRIMARY KEY (scope, key));"
+                " GRANT SELECT, INSERT, UPDATE, DELETE ON shop.workers_handled TO clerk"
+            )
+        supervisor.wait_process("mails:0", lambda found: found["ready"])
+        assert supervisor.cli("check").returncode == 0
+    finally:
+        with server.cursor() as cursor:
+            cursor.execute("DROP OWNED BY clerk; DROP ROLE clerk")
+
+
 def test_a_server_that_does_not_answer_is_69(supervise: Supervise) -> None:
     jobs = section("pay", url="postgresql://me:hush@127.0.0.1:1/shop", **KEYS)
     checked = supervise(jobs, MODULES, start=False).cli("check")

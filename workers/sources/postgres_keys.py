@@ -12,16 +12,22 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from workers.sources.keys import Claim, Key
-from workers.sources.postgres_server import PostgresServer
+from workers.sources.postgres_server import DENIED, PostgresServer, SqlTrouble
+from workers.sources.source import SourceTrouble
 
-_TABLE: Final = """
-    SELECT pg_advisory_xact_lock(7726322);
+_DDL: Final = """
     CREATE TABLE IF NOT EXISTS workers_handled (
         scope text, key text, owner text, until timestamptz NOT NULL, PRIMARY KEY (scope, key));
     CREATE INDEX IF NOT EXISTS workers_handled_until ON workers_handled (until);
     CREATE INDEX IF NOT EXISTS workers_handled_owner ON workers_handled (owner)
         WHERE owner IS NOT NULL
 """
+
+_TABLE: Final = f"SELECT pg_advisory_xact_lock(7726322); {_DDL}"
+
+_MISSING: Final = (
+    f"workers_handled is missing, and may not be made here; it needs {' '.join(_DDL.split())}"
+)
 
 _GIVEN: Final = """
     (SELECT DISTINCT * FROM unnest(%(scopes)s::text[], %(keys)s::text[]) AS found (scope, key)
@@ -69,7 +75,21 @@ class PostgresKeys:
     def open(self) -> None:
         """Connect, and make the table where it is missing."""
         if self._server.run("SELECT to_regclass('workers_handled')") == [(None,)]:
-            self._server.run(_TABLE)
+            try:
+                self._server.run(_TABLE)
+            except SqlTrouble as trouble:
+                if trouble.code != DENIED:
+                    raise
+                raise SqlTrouble(_MISSING, DENIED) from trouble
+
+    def look(self) -> None:
+        """See whether keys can be kept there; changes nothing. Raises: SourceTrouble."""
+        [(may,)] = self._server.run(
+            "SELECT to_regclass('workers_handled') IS NOT NULL"
+            " OR has_schema_privilege(current_schema(), 'CREATE')"
+        )
+        if not may:
+            raise SourceTrouble(_MISSING)
 
     def close(self) -> None:
         """Disconnect."""

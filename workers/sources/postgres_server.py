@@ -58,10 +58,6 @@ class PostgresServer:
             self._in_words(lambda: self._connect(deadline))
         return self._in_words(lambda: self._execute(sql, values, deadline))
 
-    def look(self) -> None:
-        """See that it is there, and lets us in. Raises: SourceTrouble."""
-        self.run("SELECT 1")
-
     def notes(self) -> list[str]:
         """Take what was notified since the last look. Raises: SourceTrouble."""
         if self._connection is None:
