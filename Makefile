@@ -30,7 +30,7 @@ run: $(STAMP) ## install into .venv and run the example in the foreground (CONF=
 	exec $(VENV)/bin/supervisor start --conf $(CONF)
 
 .PHONY: test
-test: $(TEST_STAMP) systemd redis postgresql ## run all tests (PYTEST_ARGS="-k name" for some)
+test: $(TEST_STAMP) systemd redis postgresql kafka ## run all tests (PYTEST_ARGS="-k name" for some)
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 .PHONY: check
@@ -90,3 +90,13 @@ postgresql:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
 		|| { $(APT) update && $(APT) install -y --no-install-recommends postgresql; } \
 		|| echo "PostgreSQL cannot be installed here: its tests are skipped" >&2
+
+# The jars of a broker, with a stamp that follows their list; Java 17 or newer runs them.
+KAFKA := .cache/kafka
+.PHONY: kafka
+kafka:
+	@[ $(KAFKA)/pom.xml -nt tests/data/kafka/pom.xml ] && command -v java >/dev/null || { \
+		command -v mvn >/dev/null || { $(APT) update && $(APT) install -y --no-install-recommends default-jre-headless maven; }; \
+		rm -rf $(KAFKA) && mkdir -p $(KAFKA) && mvn -q -B -f tests/data/kafka/pom.xml dependency:copy-dependencies \
+			-DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(KAFKA)/lib && cp tests/data/kafka/pom.xml $(KAFKA)/; } \
+		|| echo "Kafka cannot be installed here: its tests are skipped" >&2

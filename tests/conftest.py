@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from supervisor import kernel
 from tests.helpers.driver import Supervisor
 from tests.helpers.forked import Nursery
+from tests.helpers.kafka_server import KafkaServer
 from tests.helpers.lacks import pytest_runtest_makereport
 from tests.helpers.leaks import Traces, end_leaked_processes, leaks
 from tests.helpers.postgres_server import PostgresServer
@@ -84,4 +85,11 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 def postgres_server() -> Iterator[PostgresServer]:
     """Give a PostgreSQL of our own, the same to all tests; who uses it empties it first."""
     with closing(PostgresServer()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """Give a broker of our own, the same to all tests; each has topics and groups of its own."""
+    with closing(KafkaServer(tmp_path_factory.mktemp("kafka"))) as server:
         yield server
