@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol
 
+from workers.sources.source import Envelope
+
 PAGE: Final = 500
 """So many dead letters are read, moved or deleted at once, so that consumers wait for no long
 transaction, and no command holds all of them in its memory."""
@@ -48,6 +50,7 @@ class Letter:
     crashes: int
     origin: str
     at: float
+    envelope: Envelope | None = None
 
 
 class Desk(Protocol):
