@@ -497,8 +497,9 @@ _CONSUMER: Final = (
         "rate_limit",
         _one(values.rate),
         None,
-        "`100/s`, `30/m`, `5/h`: calls of handlers over all processes of the job, no more than a"
-        " tenth of a second's worth at once",
+        "`100/s`, `30/m`, `5/h`: calls of handlers over all processes of the job, and over all"
+        " hosts where its messages are in Redis or PostgreSQL; no more than a tenth of a second's"
+        " worth at once",
     ),
     Setting("dead_letter", _one(values.word_or("on", "off")), "on", "on, off or a name"),
     Setting(

@@ -2,8 +2,10 @@
 
 The generic cell rate algorithm (GCRA; ITU-T I.371): one number tells all, the time at which the
 next call would be due if all came evenly. A call moves it by one interval; it may run ahead of now
-by a burst, a tenth of a second's worth. The number lies in a cell that the processes share, and is
-changed under a lock of the kernel's, which ends with its process: whoever dies holds nothing.
+by a burst, a tenth of a second's worth. Where the messages lie on a server, the number does so too,
+and processes of all hosts share it (`workers/sources/*_meter.py`). Else it lies in a cell that the
+processes of one supervisor share, and is changed under a lock of the kernel's, which ends with its
+process: whoever dies holds nothing.
 
 What is not allowed yet is not fetched: other processes may have it, a stop waits for nothing, and
 no message is tried for it. So no more is fetched than threads are free, and a fetch is a start.
@@ -19,7 +21,7 @@ import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from supervisor.board import Page
 from workers.sources.source import Around, Delivery, Share, Source
@@ -81,15 +83,44 @@ class Rate:
         return now if due > now + self.burst * self.interval else max(due, now)
 
 
-class Meter:
+class Meter(Protocol):
+    """What the processes of a job share, and what allows their calls. Used by one thread.
+
+    Every call may raise SourceTrouble, but `give_back`, after which messages are in hand.
+    """
+
+    def open(self) -> None:
+        """Connect; make what is missing."""
+        ...
+
+    def take(self, wanted: int) -> tuple[int, float]:
+        """Give how many calls may begin now, and the seconds until there are more."""
+        ...
+
+    def give_back(self, unused: int) -> None:
+        """Let others have what did not begin."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect."""
+        ...
+
+
+class CellMeter:
     """The cell of one job, in a file that its processes share. Never waits for the others."""
 
     def __init__(self, fd: int, rate: Rate) -> None:
         self._fd = fd
         self._rate = rate
 
+    def open(self) -> None:
+        """Do nothing: the master has made it."""
+
+    def close(self) -> None:
+        """Do nothing: it is the master's."""
+
     def take(self, wanted: int) -> tuple[int, float]:
-        """Give how many calls may begin now; where none, the seconds until the next look."""
+        """Give what is allowed; a cell that is being changed is soon looked at again."""
         if not self._lock():
             return 0, _BUSY_S
         try:
@@ -97,21 +128,17 @@ class Meter:
             granted, due = self._rate.take(self._read(), now, wanted)
             if granted:
                 self._write(due)
-            return granted, min(_LOOK_S, self._rate.wait(due, now) / _SECOND)
+            return granted, self._rate.wait(due, now) / _SECOND
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
     def give_back(self, unused: int) -> None:
-        """Let others have what did not begin; kept from them while the cell is being changed."""
+        """Write it; kept from the others while one of them just changes the cell."""
         if unused and self._lock():
             try:
                 self._write(self._rate.give_back(self._read(), unused))
             finally:
                 fcntl.lockf(self._fd, fcntl.LOCK_UN)
-
-    def spread(self) -> float:
-        """Give a bit of time by chance, in seconds."""
-        return random.random() * _SPREAD * min(_BURST_S, self._rate.interval / _SECOND)
 
     def _lock(self) -> bool:
         # fcntl(2): a lock on a record is a process's own; forks of it have none of it.
@@ -132,16 +159,22 @@ class Meter:
 class RatedSource(Around):
     """A Source that gives out no more than a meter allows. Used by the work loop's thread only."""
 
-    def __init__(self, source: Source, meter: Meter, page: Page) -> None:
+    def __init__(self, source: Source, meter: Meter, rate: Rate, page: Page) -> None:
         super().__init__(source)
         self._meter = meter
         self._page = page
+        self._spread_s = _SPREAD * min(_BURST_S, rate.interval / _SECOND)
         self._wait_s: float | None = None
+
+    def open(self) -> None:
+        """Open both."""
+        self._source.open()
+        self._meter.open()
 
     def fetch(self, shares: Sequence[Share], limit: int) -> list[Delivery]:
         """Fetch as many as may begin now."""
         granted, wait_s = self._meter.take(limit)
-        self._wait_s = wait_s + self._meter.spread()
+        self._wait_s = min(_LOOK_S, wait_s) + random.random() * self._spread_s
         if not granted:
             # It waits as it should: nobody has to be alarmed that nothing is done.
             self._page.progressed(time.monotonic_ns())
@@ -158,6 +191,11 @@ class RatedSource(Around):
     def patience(self) -> float:
         """Give the time until more is allowed, or until the source may have more."""
         return self._source.patience() if self._wait_s is None else self._wait_s
+
+    def close(self) -> None:
+        """Close both."""
+        self._meter.close()
+        self._source.close()
 
 
 def _scaled(shares: Sequence[Share], granted: int, limit: int) -> list[Share]:

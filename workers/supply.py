@@ -15,6 +15,7 @@ from workers.sources.keys import Keys
 from workers.sources.source import Delivery, Source
 
 if TYPE_CHECKING:
+    from workers.ratelimit import Meter, Rate
     from workers.runtime import Child
 
 
@@ -81,5 +82,23 @@ def guarded(source: Source, child: Child, refuse: Callable[[Delivery, str], None
 
         # Outermost: a message that is skipped costs nothing.
         rate = ratelimit.Rate.of(slot.job.rate_limit)
-        source = ratelimit.RatedSource(source, ratelimit.Meter(slot.rate_fd, rate), slot.page)
+        source = ratelimit.RatedSource(source, meter_of(slot, rate), rate, slot.page)
     return source
+
+
+def meter_of(slot: Slot, rate: Rate) -> Meter:
+    """Choose where the processes of a job count its calls: where its messages are, if they can."""
+    job = slot.job
+    url = job.url.reveal() if job.url is not None else ""
+    limit = {"interval": rate.interval, "burst": rate.burst}
+    if url.startswith(("redis:", "rediss:")):
+        from workers.sources.redis_meter import RedisMeter
+
+        return RedisMeter(url, job.name, **limit, io_timeout=job.io_timeout)
+    if url.startswith(("postgresql:", "postgres:")):
+        from workers.sources.postgres_meter import PostgresMeter
+
+        return PostgresMeter(url, job.name, **limit, io_timeout=job.io_timeout)
+    from workers import ratelimit
+
+    return ratelimit.CellMeter(slot.rate_fd, rate)

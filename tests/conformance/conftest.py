@@ -23,7 +23,7 @@ from tests.helpers.postgres_server import PostgresServer
 from tests.helpers.redis_server import RedisServer
 from workers import codec
 from workers.idempotency import OnceSource
-from workers.ratelimit import Meter, Rate, RatedSource
+from workers.ratelimit import CellMeter, Rate, RatedSource
 from workers.sources.desk import Depth, Desk, Letter, depths_of
 from workers.sources.postgres_table import PostgresTableSource
 from workers.sources.postgres_table_desk import PostgresTableDesk
@@ -367,8 +367,9 @@ class Guarded(Bench):
         keys = SqliteKeys(self._keys, owner, lease_s=lease_s, ttl_s=0.0, io_timeout=IO_S)
         source = self._bench.source(owner, lease_s)
         once = OnceSource(source, keys, job, Page.alone(), _never)
-        meter = Meter(self._meters.of(job), Rate.of(1e6))
-        return RatedSource(once, meter, Page.alone())
+        rate = Rate.of(1e6)
+        meter = CellMeter(self._meters.of(job), rate)
+        return RatedSource(once, meter, rate, Page.alone())
 
     def desk(self) -> Desk:
         return self._bench.desk()

@@ -19,7 +19,7 @@ from supervisor.board import Page
 from supervisor.errors import ConfigError
 from supervisor.loading import load
 from tests.helpers.fork import fork, reap
-from workers.ratelimit import Meter, Rate, RatedSource
+from workers.ratelimit import CellMeter, Rate, RatedSource
 from workers.sources.source import Delivery, Share
 
 SECOND = 1_000_000_000
@@ -105,7 +105,7 @@ def cell() -> Iterator[int]:
 
 
 def test_processes_share_what_there_is(cell: int) -> None:
-    meter = Meter(cell, Rate.of(1 / 3600))
+    meter = CellMeter(cell, Rate.of(1 / 3600))
     read_end, write_end = os.pipe()
 
     def work() -> None:
@@ -119,7 +119,7 @@ def test_processes_share_what_there_is(cell: int) -> None:
 
 
 def test_who_dies_with_the_cell_in_hand_holds_nothing(cell: int) -> None:
-    meter = Meter(cell, Rate.of(10))
+    meter = CellMeter(cell, Rate.of(10))
     read_end, write_end = os.pipe()
 
     def work() -> None:
@@ -158,8 +158,8 @@ class Shelf:
 
 
 def rated(stock: int, per_second: float, cell: int) -> tuple[Shelf, RatedSource, Page]:
-    shelf, page = Shelf(stock), Page.alone()
-    return shelf, RatedSource(shelf, Meter(cell, Rate.of(per_second)), page), page  # type: ignore[arg-type]
+    shelf, page, rate = Shelf(stock), Page.alone(), Rate.of(per_second)
+    return shelf, RatedSource(shelf, CellMeter(cell, rate), rate, page), page  # type: ignore[arg-type]
 
 
 def test_a_source_gives_out_what_is_allowed(cell: int) -> None:
