@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 import pytest
 import redis
@@ -204,3 +205,24 @@ def test_a_fork_publishes_on_a_connection_of_its_own(
     pushed = client.lrange("mq:t", 0, -1)
     found = {codec.decode("t", raw, fallback_id="", attempt=1).id for raw in pushed}
     assert found == {"parent", "child", "parent again", "and again"}
+
+
+def test_many_at_once_of_all_kinds_are_held_as_the_server_holds_them(
+    make: Make, client: redis.Redis
+) -> None:
+    """Ids and numbers of what nobody has tried are counted on both sides."""
+    source = make("i/a:0/1")
+    client.lpush("mq:t", *map(str, range(5000)))
+    tried = take(source, 7)
+    source.nack([Return(replace(one, attempts=1)) for one in tried[:3]])
+    client.zadd("mq:t:delayed", {"put there by another program": 1})
+    found = [*take(source, 4990), *take(source, 4990)]
+    assert {one.body for one in found[:4]} == {
+        *(one.body for one in tried[:3]),
+        b"put there by another program",
+    }
+    assert [int(one.body) for one in found[4:]] == list(range(7, 5000))
+    assert len({name(one) for one in found}) == len({one.number for one in found}) == len(found)
+    assert len(source.extend(found)) == 0
+    source.ack(found + tried[3:])
+    assert client.zcard("mq:t:lease") == 0

@@ -9,7 +9,7 @@ say so. Needs Redis 6.2.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from workers.sources import redis_letters
 from workers.sources import redis_scripts as keys
@@ -31,11 +31,15 @@ class ListSource(RedisSource):
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Remove the leases; the messages are nowhere else."""
-        topics = tuple(dict.fromkeys(one.topic for one in deliveries))
-        arguments: list[Argument] = []
-        for one in deliveries:
-            arguments += [topics.index(one.topic) + 1, self._held[one.number]]
-        if arguments:
+        topics = tuple(dict.fromkeys([one.topic for one in deliveries]))
+        if len(topics) == 1:
+            # What a script of one call does, for half the price.
+            members = [self._held[one.number] for one in deliveries]
+            self._server.do("ZREM", keys.lease(topics[0]), *members)
+        elif topics:
+            arguments: list[Argument] = []
+            for one in deliveries:
+                arguments += [topics.index(one.topic) + 1, self._held[one.number]]
             self._server.run(keys.ACK, [*map(keys.lease, topics)], *arguments)
         self._forget(deliveries)
 
@@ -94,12 +98,25 @@ class ListSource(RedisSource):
         until_due_ms, pauses, taken = self._server.run(
             keys.CLAIM, _with_pauses(topics), *wanted, *(share for _, share in shares)
         )
-        found = [self._hold(topics[place - 1], *one) for place, *one in taken]
+        found: list[Delivery] = []
+        for place, tried, fresh in taken:
+            topic = topics[place - 1]
+            found += [self._hold(topic, *one) for one in tried]
+            found += self._hold_fresh(topic, fresh)
         return until_due_ms, pauses, found
 
     def _bell(self, topic: str) -> Sequence[Argument]:
         name = keys.ready(topic)
         return ("BLMOVE", name, name, "RIGHT", "RIGHT", 0)
+
+    def _hold_fresh(self, topic: str, raws: Sequence[bytes]) -> Iterator[Delivery]:
+        """Keep what nobody has tried; as in the script, but most of all in few steps."""
+        owner, stem, held = self._owner.encode(), self._stem, self._held
+        for number, raw in enumerate(raws, self._number + 1):
+            name = f"{stem}-{number:010d}"
+            held[number] = b"0 0 0 0 %b %d %b\n%b" % (name.encode(), number, owner, raw)
+            yield Delivery(number, topic, raw, 0, 0, 0, False, Envelope(name))
+        self._number += len(raws)
 
     def _hold(self, topic: str, counters: bytes, name: bytes, raw: bytes) -> Delivery:
         self._number += 1

@@ -115,43 +115,58 @@ CLAIM: Final = (
 -- ARGV: owner, lease in ms, limit, the first number, how ids given now begin, and the share of each
 -- topic.
 -- Gives: milliseconds until something is due, or -1; 1 for each topic that is paused, else 0; and
--- for each message taken the number of its topic, its counters, its id, its raw text.
-local owner, lease_ms, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local number, stem, topics, at = tonumber(ARGV[4]), ARGV[5], #ARGV - 5, now()
+-- what was taken, in groups: the number of a topic, then counters, id and raw text of each message
+-- that was tried or delayed, then the raw texts of those that were not. In this order they have
+-- their numbers, and those without an id the ids that come of these.
+local lease_ms, limit, number = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local topics, at, count = #ARGV - 5, now(), 0
 local taken, pauses, rich, next_due = {}, {}, {}, nil
+local ends, tail, untried = at + lease_ms, ' ' .. ARGV[1] .. '\\n', UNTRIED .. ' ' .. ARGV[5] .. '-'
 
-local function hold(topic, counters, id, raw)
-    id = id or stem .. string.format('-%010d', number)
-    local line = counters .. ' ' .. id .. ' ' .. string.format('%d', number) .. ' ' .. owner
-    redis.call('ZADD', KEYS[topic * 3], at + lease_ms, line .. '\\n' .. raw)
-    number = number + 1
-    taken[#taken + 1] = {topic, counters, id, raw}
+-- Take leases in few calls: each has its price, and only so many arguments.
+local function lease(key, members)
+    for first = 1, #members, 2000 do
+        redis.call('ZADD', key, unpack(members, first, math.min(first + 1999, #members)))
+    end
 end
 
 local function take(topic, wanted)
     if wanted <= 0 then return 0 end
-    local ready, delayed = KEYS[topic * 3 - 2], KEYS[topic * 3 - 1]
+    local ready, delayed, members = KEYS[topic * 3 - 2], KEYS[topic * 3 - 1], {}
+    local function hold(line, raw)
+        members[#members + 1] = ends
+        members[#members + 1] = line .. tail .. raw
+        number = number + 1
+    end
     local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', at, 'LIMIT', 0, wanted)
+    local tried = {}
     for _, member in ipairs(due) do
         local counters, id, _, raw = parts(member)
         redis.call('ZREM', delayed, member)
-        hold(topic, counters, id, raw)
+        id = id or string.format('%s-%010d', ARGV[5], number)
+        hold(string.format('%s %s %d', counters, id, number), raw)
+        tried[#tried + 1] = {counters, id, raw}
     end
     local fresh = {}
     if #due < wanted then fresh = redis.call('RPOP', ready, wanted - #due) or {} end
-    for _, raw in ipairs(fresh) do hold(topic, UNTRIED, nil, raw) end
+    for _, raw in ipairs(fresh) do
+        hold(untried .. string.format('%010d %d', number, number), raw)
+    end
+    lease(KEYS[topic * 3], members)
+    if #members > 0 then taken[#taken + 1] = {topic, tried, fresh} end
+    count = count + #due + #fresh
     return #due + #fresh
 end
 
 for topic = 1, topics do
     pauses[topic] = redis.call('EXISTS', KEYS[topics * 3 + topic])
     if pauses[topic] == 0 then
-        local wanted = math.min(tonumber(ARGV[topic + 5]), limit - #taken)
+        local wanted = math.min(tonumber(ARGV[topic + 5]), limit - count)
         if take(topic, wanted) == wanted then rich[#rich + 1] = topic end
     end
 end
-for _, topic in ipairs(rich) do take(topic, limit - #taken) end
-if #taken == 0 then
+for _, topic in ipairs(rich) do take(topic, limit - count) end
+if count == 0 then
     for topic = 1, topics do
         local first = redis.call('ZRANGE', KEYS[topic * 3 - 1], 0, 0, 'WITHSCORES')[2]
         if first and pauses[topic] == 0 then
