@@ -14,7 +14,7 @@ from __future__ import annotations
 import mmap
 import os
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -80,10 +80,13 @@ class Page:
     a read and a write, which two threads would tear apart); read by anyone.
     """
 
-    __slots__ = ("_cells", "tallies")
+    __slots__ = ("_cells", "hands", "tallies")
 
     def __init__(self, cells: memoryview) -> None:
         self._cells = cells
+        self.hands = cells[_THREADS:]
+        """For each thread the delivery that its handler works on, written before the handler is
+        called; 0 after it returned. After a kill -9 nothing else tells what was in a handler."""
         self.tallies = Tallies(cells[_TALLIES:_THREADS], BUCKETS_S)
 
     @classmethod
@@ -125,10 +128,16 @@ class Page:
         cells[_DEAD] += dead
         cells[_SKIPPED] += skipped
 
-    def observe(self, seconds: float) -> None:
-        """Add one processing time to the histogram."""
-        self._cells[_BUCKETS + bisect_left(BUCKETS_S, seconds)] += 1
-        self._cells[_DURATION_SUM_NS] += int(seconds * 1e9)
+    def observe(self, times: Sequence[float]) -> None:
+        """Add processing times in seconds to the histogram."""
+        if not times:
+            return
+        if max(times) <= BUCKETS_S[0]:
+            self._cells[_BUCKETS] += len(times)
+        else:
+            for seconds in times:
+                self._cells[_BUCKETS + bisect_left(BUCKETS_S, seconds)] += 1
+        self._cells[_DURATION_SUM_NS] += int(sum(times) * 1e9)
 
     def progressed(self, now_ns: int) -> None:
         """Say that a piece of work was finished, whatever came of it, or that there was none."""
@@ -154,13 +163,6 @@ class Page:
         """Give the places of the topics that are paused."""
         marks = self._cells[_PAUSED]
         return tuple(place for place in range(marks.bit_length()) if marks >> place & 1)
-
-    def working_on(self, thread: int, delivery: int) -> None:
-        """Note, before a handler is called, which delivery it works on; 0 after it returned.
-
-        After a kill -9 nothing else tells which messages were in a handler.
-        """
-        self._cells[_THREADS + thread] = delivery
 
     def suspects(self) -> tuple[int, ...]:
         """Give the numbers of the deliveries whose handlers are running, or were at the death."""

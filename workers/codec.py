@@ -11,12 +11,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from workers.base import Message
 
 if TYPE_CHECKING:
     from workers.sources.source import Delivery
+
+
+_read: Final = json.JSONDecoder().raw_decode
+"""The reader under `json.loads`, which takes twice as long to call it."""
 
 
 def new_id() -> str:
@@ -51,21 +55,21 @@ def decode(topic: str, raw: bytes, *, fallback_id: str, attempt: int) -> Message
     """Read one message; never raises, since a message that cannot be read is still data."""
     text = raw.decode("utf-8", "replace")
     try:
-        fields = json.loads(text)
+        fields = _loads(text)
     except (ValueError, RecursionError):
         return Message(id=fallback_id, topic=topic, data=text, attempt=attempt, raw=raw)
     if not isinstance(fields, dict) or "id" not in fields or "data" not in fields:
         return Message(id=fallback_id, topic=topic, data=fields, attempt=attempt, raw=raw)
     headers, key = fields.get("headers"), fields.get("key")
     return Message(
-        id=str(fields["id"]),
-        topic=topic,
-        data=fields["data"],
-        key=None if key is None else str(key),
-        headers=headers if isinstance(headers, dict) else {},
-        attempt=attempt,
-        published_at=_moment(fields.get("published_at")),
-        raw=raw,
+        str(fields["id"]),
+        topic,
+        fields["data"],
+        None if key is None else str(key),
+        headers if isinstance(headers, dict) else {},
+        attempt,
+        _moment(fields.get("published_at")),
+        raw,
     )
 
 
@@ -89,6 +93,15 @@ def message_of(delivery: Delivery) -> Message:
         headers=message.headers or known.headers,
         published_at=known.published_at,
     )
+
+
+def _loads(text: str) -> object:
+    """Do as `json.loads` does. Raises: ValueError, RecursionError."""
+    try:
+        value, end = _read(text)
+    except ValueError:
+        return json.loads(text)  # there is space before it, or it is no JSON
+    return value if end == len(text) else json.loads(text)
 
 
 def _moment(text: object) -> datetime | None:

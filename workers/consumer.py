@@ -43,7 +43,7 @@ from workers.leases import Leases, Legacy
 from workers.lifeline import FAST_S
 from workers.overdue import Overdue
 from workers.pool import Doorbell, Pool, Task
-from workers.retry import FINAL
+from workers.retry import FINAL, called
 from workers.settlement import Settlement
 from workers.sleep import Sleep
 from workers.sources.source import Delivery, Source
@@ -217,21 +217,22 @@ class Consumer:
         self._sleeper.fetched()
         full = len(deliveries) >= wanted
         self._next_fetch = 0.0 if full else time.monotonic() + self._source.patience()
-        deliveries = [delivery for delivery in deliveries if self._leases.hold(delivery, begun)]
-        if any(delivery.suspect for delivery in deliveries):
-            self._isolate(deliveries, begun)
+        tasks = self._leases.hold(deliveries, begun)
+        if any(task.delivery.suspect for task in tasks):
+            self._isolate(tasks, begun)
             return
-        for delivery in deliveries:
-            self._breaker.fetched(delivery.number)
-            self._intake.submit(self._leases[delivery.number])
+        if tasks:
+            self._breaker.fetched(tasks[0].delivery.number)
+        for task in tasks:
+            self._intake.submit(task)
         self._pool.low = self._appetite.ahead // 2
 
-    def _isolate(self, deliveries: Sequence[Delivery], now: float) -> None:
+    def _isolate(self, tasks: Sequence[Task], now: float) -> None:
         """Keep one suspect, bury those that have killed enough, give all the rest back.
 
         What comes before it in its lane is not given back: it has to be done before.
         """
-        found = sort_out([self._leases[delivery.number] for delivery in deliveries])
+        found = sort_out(tasks)
         for task in found.deadly:
             self._settlement.add(*self._judge.condemn(task), now)
         for task in found.ahead:
@@ -257,19 +258,24 @@ class Consumer:
     # --- handling
 
     def _collect(self, now: float) -> None:
-        for task in self._intake.collect():
+        tasks = self._intake.collect()
+        times = [task.seconds for task in tasks if not task.expired]
+        self._page.observe(times)
+        self._appetite.observe(times)
+        done: list[Delivery] = []
+        for task in tasks:
             if task.expired:
                 self._give_back(task, now)  # it may be ours once more; otherwise this does nothing
                 self._give_up_lane(task, now)
-                continue
-            self._page.observe(task.seconds)
-            self._appetite.observe(task.seconds)
-            if task.error is None and self._breaker.is_idle:  # hardly ever otherwise
-                self._settle_later(task, Fate.JUDGE, now)
+            elif task.error is None and self._breaker.is_idle:  # hardly ever otherwise
+                done.append(called(task.delivery))
+                if task.delivery.lane:
+                    self._intake.lanes.decided(task)
             elif task.spoiled and not isinstance(task.error, Unavailable):
                 self._call_alone(task, now)
             else:
                 self._decide(self._breaker.rule(task, now), now)
+        self._settlement.done(done, now)
         self._decide(self._breaker.due(now, all_of_them=self._draining), now)
         self._heed_breaker(now)
         if self._suspect is None and not self._intake.outstanding:

@@ -80,7 +80,9 @@ class Handler:
         Raises: what it raises, or returns; TypeError for work that it has not done.
         """
         if not self.takes_many:
-            refuse_undone(self.call(message, context), self.target)
+            result = self.call(message, context)
+            if result is not None:
+                refuse_undone(result, self.target)
             return
         [outcome] = outcomes(self.call([message], context), 1)
         if outcome is not None:

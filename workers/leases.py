@@ -40,16 +40,20 @@ class Leases:
         """Go through all that is held."""
         return iter(tuple(self._held.values()))
 
-    def hold(self, delivery: Delivery, fetched_at: float) -> bool:
-        """Keep one delivery. False: it is our own, whose lease had run out while it is here."""
+    def hold(self, deliveries: Iterable[Delivery], fetched_at: float) -> list[Task]:
+        """Keep what was fetched; give it but for our own, whose lease ran out while it is here."""
         until = fetched_at + self._lease_s
-        task = self._held.get(delivery.number)
-        if task is not None:
-            task.until = until
-            return False
-        self._held[delivery.number] = Task(delivery, until)
-        self.next_renewal = min(self.next_renewal, fetched_at + self._lease_s / 3)
-        return True
+        held, fresh = self._held, []
+        for delivery in deliveries:
+            task = held.get(delivery.number)
+            if task is None:
+                task = held[delivery.number] = Task(delivery, until)
+                fresh.append(task)
+            else:
+                task.until = until
+        if fresh:
+            self.next_renewal = min(self.next_renewal, fetched_at + self._lease_s / 3)
+        return fresh
 
     def forget(self, deliveries: Iterable[Delivery]) -> None:
         """Let go of what is settled, or was lost."""

@@ -144,6 +144,18 @@ class Lane:
                 return list(taken)
 
 
+def _in_time(load: Load, now: float) -> Load:
+    """Mark what of a load came too late, and give the rest."""
+    ours = load
+    for place, task in enumerate(load):
+        if task.until <= now:
+            task.expired = True
+            ours = [other for other in ours if other is not task]
+            if task.delivery.lane:
+                ours = load[:place]  # what comes behind it must not come before it
+    return ours
+
+
 class Pool:
     """Threads that each run one load after the other. Used by the work loop's thread only.
 
@@ -162,7 +174,7 @@ class Pool:
         width: int = 1,
     ) -> None:
         self._call = call
-        self._page = page
+        self._hands = page.hands
         self._doorbell = doorbell
         self._width = width
         self._pid = os.getpid()
@@ -352,23 +364,21 @@ class Pool:
     def _do(self, index: int, load: Load) -> None:
         now = time.monotonic()
         ours = load
-        for place, task in enumerate(load):
+        for task in load:
             if task.until <= now:
-                task.expired = True
-                ours = [other for other in ours if other is not task]
-                if task.delivery.lane:
-                    ours = load[:place]  # what comes behind it must not come before it
+                ours = _in_time(load, now)
+                break
         if not ours:
             return
         self._begun[index] = now
         self._running[index] = ours
-        note, cell = self._page.working_on, index * self._width
-        for offset, task in enumerate(ours):
-            note(cell + offset, task.delivery.number)
+        cell = index * self._width
+        for place, task in enumerate(ours, cell):
+            self._hands[place] = task.delivery.number
         self._run(ours, now)
         end_fork(self._pid, ours[0].error)
-        for offset in range(len(ours)):
-            note(cell + offset, 0)
+        for place in range(cell, cell + len(ours)):
+            self._hands[place] = 0
         self._running[index] = ()
 
     def _run(self, load: Load, begun: float) -> None:

@@ -74,21 +74,21 @@ def decide(
 
     An exception during a stop counts for nothing: it may be the stop's own work.
     """
-    called = _called(delivery)
+    tried = called(delivery)
     if error is None:
-        return Decision(Verdict.DONE, called)
+        return Decision(Verdict.DONE, tried)
     if isinstance(error, Skip):
-        return Decision(Verdict.SKIPPED, called)
+        return Decision(Verdict.SKIPPED, tried)
     if isinstance(error, Reject):
-        return Decision(Verdict.DEAD, called)
+        return Decision(Verdict.DEAD, tried)
     if isinstance(error, Retry):
-        after = policy.delay_s(called.attempts, chance) if error.after is None else error.after
-        return Decision(Verdict.RETRIED, called, after)
+        after = policy.delay_s(tried.attempts, chance) if error.after is None else error.after
+        return Decision(Verdict.RETRIED, tried, after)
     if isinstance(error, Unavailable):
         return spare(delivery, policy)
     if stopping:
         return Decision(Verdict.RETURNED, replace(delivery, suspect=False))
-    failed = replace(called, failures=delivery.failures + 1)
+    failed = replace(tried, failures=delivery.failures + 1)
     if failed.failures > policy.retries:
         return Decision(Verdict.DEAD, failed, failed=True)
     delay_s = policy.delay_s(failed.failures, chance)
@@ -105,10 +105,17 @@ def spare(delivery: Delivery, policy: Policy) -> Decision:
     return Decision(Verdict.RETURNED, untried, policy.backoff_max_s)
 
 
-def _called(one: Delivery) -> Delivery:
+def called(one: Delivery) -> Delivery:
     """Count a call. It came back without killing anybody, so it is no suspect any more."""
     # Not dataclasses.replace, which takes five times as long, for every message.
-    attempts, lane = one.attempts + 1, one.lane
     return Delivery(
-        one.number, one.topic, one.body, attempts, one.failures, one.crashes, False, lane=lane
+        one.number,
+        one.topic,
+        one.body,
+        one.attempts + 1,
+        one.failures,
+        one.crashes,
+        False,
+        one.envelope,
+        one.lane,
     )

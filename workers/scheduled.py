@@ -89,7 +89,7 @@ def _run_once(child: Child, handler: Handler, context: Context) -> None:
         end_fork(pid, error)
         page.count(failed=1)
         context.logger.exception("run failed: %s", error if error.args else type(error).__name__)
-    page.observe(time.monotonic() - begun)
+    page.observe([time.monotonic() - begun])
     page.progressed(time.monotonic_ns())
     page.set_in_flight(0)
     _show(child, busy=False)

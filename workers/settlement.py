@@ -7,7 +7,7 @@ trouble. Whatever the source refuses stays, and is offered again; counters move 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from supervisor.board import Page
@@ -66,6 +66,12 @@ class Settlement:
             self._dead.append((decision, burial))
         else:
             self._again.append(decision)
+
+    def done(self, deliveries: Sequence[Delivery], now: float) -> None:
+        """Take in what was simply done."""
+        if deliveries and not len(self):
+            self._since = now
+        self._done += deliveries
 
     def give_back(self, delivery: Delivery, now: float) -> None:
         """Take in a message whose handler was never called, or is abandoned."""

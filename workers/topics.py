@@ -70,12 +70,15 @@ class Appetite:
         self._queue_size = queue_size
         self._mean_s = math.inf
 
-    def observe(self, seconds: float) -> None:
-        """Learn from the time that one handler took."""
+    def observe(self, times: Sequence[float]) -> None:
+        """Learn from the seconds that handlers took."""
+        if not times:
+            return
+        mean = sum(times) / len(times)
         if math.isinf(self._mean_s):
-            self._mean_s = seconds
+            self._mean_s = mean
         else:
-            self._mean_s += (seconds - self._mean_s) * self._WEIGHT
+            self._mean_s += (mean - self._mean_s) * (1 - (1 - self._WEIGHT) ** len(times))
 
     def resize(self, concurrency: int) -> None:
         """Take note of more threads, or fewer."""

@@ -66,7 +66,7 @@ def test_what_a_topic_leaves_goes_to_others_by_weight() -> None:
 def test_room_never_overfills(threads: int, size: int, mean: float, held: int) -> None:
     appetite = Appetite(threads, size)
     assert appetite.room(0) == threads
-    appetite.observe(mean)
+    appetite.observe([mean])
     room = appetite.room(held)
     assert room == 0 or held + room == threads + appetite.ahead
     assert appetite.ahead <= size
@@ -74,8 +74,8 @@ def test_room_never_overfills(threads: int, size: int, mean: float, held: int) -
 
 def test_slow_handlers_keep_little_waiting_and_fast_ones_much() -> None:
     slow, fast = Appetite(10, 100), Appetite(10, 100)
-    slow.observe(10.0)
-    fast.observe(0.001)
+    slow.observe([10.0])
+    fast.observe([0.001])
     assert slow.ahead == 1
     assert fast.ahead == 100
 

@@ -48,14 +48,14 @@ def leases(server: Server) -> Leases:
 def test_who_holds_nothing_renews_nothing(leases: Leases) -> None:
     assert leases.next_renewal == math.inf
     one = Delivery(1, "t", b"")
-    leases.hold(one, 100.0)
+    leases.hold([one], 100.0)
     assert leases.next_renewal == 110.0
     leases.forget([one])
     assert leases.next_renewal == math.inf
 
 
 def test_a_renewal_that_failed_is_due_until_it_is_done(leases: Leases, server: Server) -> None:
-    leases.hold(Delivery(1, "t", b""), 100.0)
+    leases.hold([Delivery(1, "t", b"")], 100.0)
     server.is_down = True
     with pytest.raises(SourceTrouble):
         leases.renew()
@@ -68,8 +68,7 @@ def test_a_renewal_that_failed_is_due_until_it_is_done(leases: Leases, server: S
 
 
 def test_what_is_lost_is_not_renewed_again(leases: Leases, server: Server) -> None:
-    for number in (1, 2):
-        leases.hold(Delivery(number, "t", b""), 100.0)
+    leases.hold([Delivery(number, "t", b"") for number in (1, 2)], 100.0)
     server.lost = {2}
     leases.renew()
     assert leases[2].until == 0
@@ -78,8 +77,7 @@ def test_what_is_lost_is_not_renewed_again(leases: Leases, server: Server) -> No
 
 
 def test_what_the_source_tells_to_be_lost_is_not_begun(leases: Leases, server: Server) -> None:
-    for number in (1, 2):
-        leases.hold(Delivery(number, "t", b""), 100.0)
+    leases.hold([Delivery(number, "t", b"") for number in (1, 2)], 100.0)
     server.lost = {2, 3}
     before = time.monotonic()
     leases.tend()

@@ -17,9 +17,12 @@ class SourceTrouble(Exception):
     """The server or file cannot be used at the moment; the same call may work later."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Envelope:
-    """What a source knows of a message; a body that says so itself is believed first."""
+    """What a source knows of a message; a body that says so itself is believed first.
+
+    Nobody changes one. It is not `frozen` as that takes four times as long, for every message.
+    """
 
     id: str
     key: str | None = None
@@ -27,9 +30,9 @@ class Envelope:
     published_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Delivery:
-    """One message that this process holds a lease on.
+    """One message that this process holds a lease on. Nobody changes one, as an Envelope.
 
     `number` is positive and identifies the message in its source. `attempts` counts the calls of
     a handler that ended, `failures` those that raised, `crashes` the processes that it killed
