@@ -19,6 +19,8 @@ APT = $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0
 INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat
 CONF ?= etc/workers.ini
 PYTEST_ARGS ?=
+# The tests wait more than they compute. Each process has servers of its own.
+PROCESSES ?= $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 
 .PHONY: help
 help: ## list the targets
@@ -31,7 +33,7 @@ run: $(STAMP) ## install into .venv and run the example in the foreground (CONF=
 
 .PHONY: test
 test: $(TEST_STAMP) systemd redis postgresql kafka ## run all tests (PYTEST_ARGS="-k name" for some)
-	$(PYTHON) -m pytest $(PYTEST_ARGS)
+	$(PYTHON) -m pytest --processes=$(PROCESSES) $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(TEST_STAMP) ## format, lint, types and the rules of the architecture

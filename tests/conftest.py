@@ -18,8 +18,15 @@ from tests.helpers.lacks import pytest_runtest_makereport
 from tests.helpers.leaks import Traces, end_leaked_processes, leaks
 from tests.helpers.postgres_server import PostgresServer
 from tests.helpers.redis_server import RedisServer
+from tests.helpers.side_by_side import pytest_addoption, pytest_configure, pytest_runtestloop
 
-__all__ = ["pytest_runtest_makereport"]  # a hook: pytest finds it here
+# Hooks: pytest finds them here.
+__all__ = [
+    "pytest_addoption",
+    "pytest_configure",
+    "pytest_runtest_makereport",
+    "pytest_runtestloop",
+]
 
 # A busy machine is no failure: what hangs is stopped elsewhere.
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
