@@ -21,6 +21,10 @@ from workers.sources.table import COUNTERS, MOST, Held, Pace, Table, quoted
 _ECHO_S: Final = 30.0
 """How often a consumer that listens looks whether it would hear anything."""
 
+_PLANS: Final = ("SET enable_seqscan = off", "SET enable_bitmapscan = off")
+"""Every statement wants few rows by an index, in its order. A server that has not analyzed a table
+since it was filled takes it for small, and would read and sort all of it each time."""
+
 _FREE_ROWS: Final = """
     FROM {here} t
     WHERE {is_pending} AND t.{key} IS NOT NULL AND coalesce(
@@ -118,7 +122,7 @@ class PostgresTableSource:
     def __init__(
         self, url: str, owner: str, table: Table, *, lease_s: float, io_timeout: float
     ) -> None:
-        begin = [f"LISTEN {quoted(table.notify)}"] if table.notify else []
+        begin = [*_PLANS, *([f"LISTEN {quoted(table.notify)}"] if table.notify else [])]
         self._server = PostgresServer(url, io_timeout=io_timeout, name=owner[-60:], begin=begin)
         self._table = table
         self._work = Work(self._server, table)
