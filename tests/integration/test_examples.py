@@ -108,3 +108,23 @@ def test_topics_of_ones_own(supervise: Supervise) -> None:
     supervisor.cli("publish", "file.process", '{"file_id": "../x", "process_type": "gzip"}')
     eventually(lambda: supervisor.left() == (0, 1))
     assert supervisor.stop() == 0
+
+
+def test_a_file_in_parts(supervise: Supervise) -> None:
+    supervisor = shipped(supervise, "examples/imports.ini", "imports")
+    supervisor.write("examples/imports.py", (REPOSITORY / "examples" / "imports.py").read_text())
+    folder = supervisor.folder / "examples" / "var"
+    rows = [f"row {number},{number}" for number in range(1, 2001)]
+    supervisor.write("examples/var/orders.csv", "\n".join(["name,amount", *rows]))
+    assert supervisor.cli("check").returncode == 0
+    supervisor.start()
+    for _ in range(2):  # as if who splits it had been killed half way
+        done = supervisor.cli("publish", "import.start", '{"file": "orders.csv"}')
+        assert done.returncode == 0, done.stderr
+    written = folder / "orders.csv.report"
+    wanted = "2000 rows, 2001000.00 in all\n"
+    eventually(lambda: written.exists() and written.read_text() == wanted)
+    eventually(lambda: supervisor.left() == (0, 0))
+    whole = {"done": 2000, "total": 2000}
+    assert whole in [found["progress"] for found in supervisor.status()["processes"]]
+    assert supervisor.stop() == 0
