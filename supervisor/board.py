@@ -43,6 +43,7 @@ _IN_FLIGHT, _BACKLOG, _LAG = 9, 10, 11
 _DURATION_SUM_NS, _BUCKETS = 12, 13
 _PAUSED, _TALLIES = 53, 54
 _THREADS = _CELLS - THREADS
+_NO_SUSPECTS: Final = memoryview(bytes(8 * THREADS)).cast("q")
 
 
 class Phase(IntEnum):
@@ -113,9 +114,8 @@ class Page:
             self._cells[cell] = 0
         self.tallies.forget_progress()
         self._cells[_BACKLOG] = self._cells[_LAG] = UNKNOWN
-        for cell in range(_THREADS, _CELLS):
-            if self._cells[cell]:
-                self._cells[cell] = 0
+        # In one piece, as in `suspects`: a look at 256 cells takes as long as a tenth of a fork.
+        self._cells[_THREADS:] = _NO_SUSPECTS
 
     def count(
         self, *, done: int = 0, failed: int = 0, retried: int = 0, dead: int = 0, skipped: int = 0
@@ -166,7 +166,8 @@ class Page:
 
     def suspects(self) -> tuple[int, ...]:
         """Give the numbers of the deliveries whose handlers are running, or were at the death."""
-        return tuple(number for number in self._cells[_THREADS:] if number)
+        cells = self._cells[_THREADS:]
+        return () if cells == _NO_SUSPECTS else tuple(number for number in cells if number)
 
     def histogram(self) -> tuple[tuple[int, ...], float]:
         """Give the count of each bucket, not cumulative, and the sum of all times in seconds."""
