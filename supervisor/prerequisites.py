@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -48,6 +47,9 @@ def missing_programs(config: Config) -> Iterator[Problem]:
             continue
         name = job.command[0]
         if "/" not in name:
+            # Here: it brings three compressors, whose mappings each fork would copy.
+            import shutil
+
             if shutil.which(name) is None:
                 yield job.problem(
                     "command", f"no program {name} in PATH; install it, or correct it"
