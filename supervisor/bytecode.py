@@ -35,10 +35,15 @@ def kept_in(state_dir: Path) -> Iterator[None]:
 def look_in(state_dir: Path) -> None:
     """Look for compiled modules in `state_dir` from now on. Runs in: child, before its handlers."""
     if sys.dont_write_bytecode and sys.pycache_prefix is None:
-        sys.pycache_prefix = str(state_dir / "bytecode")
+        sys.pycache_prefix = _folder(state_dir)
 
 
 def look_beside_sources(state_dir: Path) -> None:
     """Take `look_in` back: what a handler imports late was not compiled by the probe."""
-    if sys.pycache_prefix == str(state_dir / "bytecode"):
+    if sys.pycache_prefix is not None and sys.pycache_prefix == _folder(state_dir):
         sys.pycache_prefix = None
+
+
+def _folder(state_dir: Path) -> str:
+    # Not by `/`: pathlib is ten functions more on the way of every start.
+    return f"{state_dir}/bytecode"

@@ -52,6 +52,8 @@ MARK: Final = "SUPERVISOR_PROCESS"
 """The variable by which a descendant is known to its slot: INSTANCE/JOB:PROCESS."""
 
 
+_INTERNAL: Final = int(ExitCode.INTERNAL)
+
 AS_MASTER: Final = rights.Rights()
 """What a child has that is given nothing else."""
 
@@ -133,7 +135,7 @@ class Launch:
     stop_timeout: float
     death_signal: int
     directory: Path | None
-    environment: Callable[[], Mapping[str, str]]
+    environment: Callable[[], Mapping[str, str]] | None
     nofile: tuple[int, int]
     rights: rights.Rights = AS_MASTER
     inherit_environment: bool = True
@@ -145,7 +147,7 @@ def enter(launch: Launch, work: Callable[[], int]) -> NoReturn:
 
     Runs in: child, signals blocked. `work` may also exec another program, and then never returns.
     """
-    code = int(ExitCode.INTERNAL)
+    code = _INTERNAL
     try:
         _try_to_become(launch)
         signals.unblock()
@@ -164,7 +166,8 @@ def work(slot: object) -> int:
 
     Runs in: child. With `preload = none` this is where the runtime is imported at all.
     """
-    main: Callable[[object], int] = importlib.import_module("workers.runtime").main
+    runtime = sys.modules.get("workers.runtime") or importlib.import_module("workers.runtime")
+    main: Callable[[object], int] = runtime.main
     return main(slot)
 
 
@@ -213,8 +216,9 @@ def _become(launch: Launch) -> None:
         del os.environ[name]
     rights.clothe(os.environ, launch.rights.user, inherit=launch.inherit_environment)
     # As the user of the job: a secret is read by who may read it, and by nobody above him.
-    for name, value in launch.environment().items():
-        os.environ[name] = value
+    if launch.environment is not None:
+        for name, value in launch.environment().items():
+            os.environ[name] = value
     os.environ[MARK] = launch.mark
     # What has come since the master froze its objects is not ours to collect either.
     gc.freeze()

@@ -37,6 +37,8 @@ _PF_KTHREAD: Final = 0x00200000
 _ALL_BLOCKED: Final = 32
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_STAT_BYTES: Final = 2048
+"""More than the 52 numbers and the name of /proc/PID/stat ever take."""
 
 # No descriptor is left to look with: in this process, or in the whole system.
 _SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE})
@@ -236,7 +238,10 @@ def own_start() -> int:
     0 when /proc cannot be read: no other process has that.
     """
     try:
-        text = _read("/proc/self/stat")
+        # One read of little: the line is short, and a large buffer is more pages to copy.
+        fd = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
+        text = os.read(fd, _STAT_BYTES)
+        os.close(fd)
     except OSError:
         return 0
     return int(text.rpartition(b")")[2].split()[19])

@@ -186,6 +186,7 @@ class Nursery:
         extra: dict[str, str] = {}
         if job.notify:
             extra["NOTIFY_SOCKET"] = str(self._listen_for(seat))
+        has_own = bool(job.environment or job.env_file or extra)
         control_fd, report_fd = pipes.control[0], pipes.report[1]
         rate_fd = self._meters.of(job)
         wanted = (control_fd, report_fd, rate_fd)
@@ -204,7 +205,7 @@ class Nursery:
             stop_timeout=job.stop_timeout,
             death_signal=job.stop_signal if is_program else signal.SIGTERM,
             directory=job.directory,
-            environment=partial(_environment, job, extra),
+            environment=partial(_environment, job, extra) if has_own else None,
             nofile=(job.limit_nofile, job.limit_nofile) if job.limit_nofile else self._nofile,
             rights=job.rights,
             inherit_environment=job.inherit_environment,
@@ -212,6 +213,8 @@ class Nursery:
         )
         if is_program:
             return launch, partial(child.exec_program, job.command)
+        # The child's own logger: made here once, and found by every child.
+        logging.getLogger(job.name)
         slot = Slot(
             job=job,
             process=seat.number,

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from re import fullmatch
 from typing import Final
@@ -112,20 +111,24 @@ def restrict(rights: Rights, files: tuple[int, int]) -> None:
     `files` are the soft and the hard limit of open ones. Raises: SpawnError when the kernel
     refuses.
     """
-    with _named("limit_nofile"):
+    # Not a `with` for each: its seven functions are on the way of every start, for nothing.
+    what = "limit_nofile"
+    try:
         resource.setrlimit(resource.RLIMIT_NOFILE, files)
-    if rights.nice is not None:
-        with _named("nice"):
+        if rights.nice is not None:
+            what = "nice"
             os.setpriority(os.PRIO_PROCESS, 0, rights.nice)
-    if rights.cpus is not None:
-        with _named("cpu_affinity"):
+        if rights.cpus is not None:
+            what = "cpu_affinity"
             os.sched_setaffinity(0, rights.cpus)
-    if rights.core is not None:
-        with _named("limit_core"):
+        if rights.core is not None:
+            what = "limit_core"
             resource.setrlimit(resource.RLIMIT_CORE, (rights.core, rights.core))
-    if rights.memory is not None:
-        with _named("limit_memory"):
+        if rights.memory is not None:
+            what = "limit_memory"
             resource.setrlimit(resource.RLIMIT_AS, (rights.memory, rights.memory))
+    except (OSError, ValueError) as error:
+        raise _refused(what, error) from None
     if rights.umask is not None:
         os.umask(rights.umask)
 
@@ -141,10 +144,12 @@ def drop(rights: Rights) -> bool:
         return False  # who is not root is the user already, or was refused before the start
     uid = 0 if rights.user is None else rights.user.uid
     name = "root" if rights.user is None else rights.user.name
-    with _named(f"become {name}"):
+    try:
         os.setgroups(rights.groups)
         os.setresgid(rights.gid, rights.gid, rights.gid)
         os.setresuid(uid, uid, uid)
+    except OSError as error:
+        raise _refused(f"become {name}", error) from None
     if uid != 0:
         _refuse_return(name)
     if rights.core:
@@ -190,10 +195,5 @@ def clothe(environ: MutableMapping[str, str], user: User | None, *, inherit: boo
         environ["SHELL"] = user.shell
 
 
-@contextmanager
-def _named(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        words = error.strerror if isinstance(error, OSError) else error
-        raise SpawnError(f"{what}: {words}") from None
+def _refused(what: str, error: OSError | ValueError) -> SpawnError:
+    return SpawnError(f"{what}: {error.strerror if isinstance(error, OSError) else error}")

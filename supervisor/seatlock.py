@@ -78,10 +78,12 @@ def take(state_dir: Path, name: str, stop_timeout: float, owner: int | None = No
     )
     # Blanks over the rest of a longer text before it: one call, where truncating takes two.
     # On a full disk the lock alone has to do, and a next master goes by marks and titles.
-    with suppress(OSError):
+    try:
         if owner is not None and os.fstat(fd).st_uid != owner:
             os.fchown(fd, owner, -1)
         os.pwrite(fd, text.ljust(_TEXT_BYTES).encode(), 0)
+    except OSError:  # not by `suppress`: three functions more on the way of every start
+        return fd
     return fd
 
 

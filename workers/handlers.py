@@ -12,6 +12,7 @@ import inspect
 import logging
 import os
 import traceback
+import types
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -33,6 +34,8 @@ def load(target: str) -> object:
         found = getattr(found, name)
     return found
 
+
+_LAZY: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_GENERATOR
 
 BATCH: Final = "handle_batch"
 """The method, or the name of a function, that gets a list of messages."""
@@ -180,6 +183,8 @@ def end_fork(pid: int, error: BaseException | None) -> None:
 
 def refuse_lazy(call: Callable[..., Any], target: str) -> None:
     """Refuse what would return at once with its work undone. Raises: TypeError."""
+    if type(call) is types.FunctionType and not call.__code__.co_flags & _LAZY:
+        return  # what `inspect` would find out in ten calls, in the start of every process
     if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call):
         raise TypeError(
             f"{target} is async; write a plain function that calls asyncio.run on its work"

@@ -13,7 +13,6 @@ import faulthandler
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -33,6 +32,11 @@ from workers.tally import Tally
 from workers.title import Title
 
 _EXIT_HOOKS_S: Final = 1.0
+
+_STDERR: Final = 2
+
+_STOP: Final = StopToken()
+"""Made at import, in the master: no child pays for its events and locks again."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,8 +95,8 @@ def _begin(slot: Slot) -> Child:
     take_over_logging(report)
     os.register_at_fork(after_in_child=report.forget)
     # Not chained: a dump is a look at a live process, and must not end it.
-    faulthandler.register(signal.SIGUSR2, file=sys.stderr, all_threads=True, chain=False)
-    stop = StopToken()
+    faulthandler.register(signal.SIGUSR2, file=_STDERR, all_threads=True, chain=False)
+    stop = _STOP
     if slot.quiet:
         stop.lull(quiet=True)
     lifeline = Lifeline(slot.control_fd, stop, slot.job.stop_timeout, slot.job.stop_signal)
