@@ -25,7 +25,7 @@ PROCESSES ?= $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 .PHONY: help
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
-		printf '  make %-8s %s\n' "$$name" "$$text"; done
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 .PHONY: run
 run: $(STAMP) ## install into .venv and run the example in the foreground (CONF=FILE for another one)
@@ -50,6 +50,10 @@ format: $(TEST_STAMP) ## format the code, mend what can be mended
 .PHONY: bench
 bench: $(TEST_STAMP) ## measure: ours beside a bare fork and other supervisors
 	$(PYTHON) -m bench
+
+.PHONY: bench-queues
+bench-queues: $(TEST_STAMP) redis postgresql ## measure: our queues beside bare loops and other queues
+	$(PYTHON) -m bench.queues
 
 .PHONY: clean
 clean: ## remove what was built here

@@ -9,15 +9,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-_FOLDER = ROOT / ".cache" / "bench-venv"
 
-_PEERS = ("supervisor==4.3.0", "circus==0.19.0")
+PEERS = ("supervisor==4.3.0", "circus==0.19.0")
 _SHARED = ("redis", "hiredis", "psycopg2-binary")
 """What the children import; of the same versions as in our environment."""
 
@@ -26,16 +25,17 @@ class Missing(Exception):
     """Something that a part of the bench needs is not there; says what to do."""
 
 
-def python() -> Path:
+def python(name: str = "bench-venv", peers: Sequence[str] = PEERS) -> Path:
     """Give the interpreter of the peers, made and filled at the first call. Raises: Missing."""
-    interpreter = _FOLDER / "bin" / "python"
-    wanted = [*_PEERS, *(f"{name}=={metadata.version(name)}" for name in _SHARED)]
-    contents = _FOLDER / "contents.txt"
+    folder = ROOT / ".cache" / name
+    interpreter = folder / "bin" / "python"
+    wanted = [*peers, *(f"{name}=={metadata.version(name)}" for name in _SHARED)]
+    contents = folder / "contents.txt"
     if contents.exists() and contents.read_text().split() == wanted:
         return interpreter
-    say(f"making {_FOLDER.relative_to(ROOT)}: {' '.join(wanted)}")
+    say(f"making {folder.relative_to(ROOT)}: {' '.join(wanted)}")
     try:
-        _run(sys.executable, "-m", "venv", "--clear", str(_FOLDER))
+        _run(sys.executable, "-m", "venv", "--clear", str(folder))
         _run(str(interpreter), "-m", "pip", "install", "--quiet", *wanted)
     except subprocess.CalledProcessError as error:
         last = error.stderr.decode(errors="replace").strip().splitlines()[-1:]

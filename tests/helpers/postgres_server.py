@@ -24,7 +24,6 @@ _CONNECT_S = 30
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "fsync": "off",  # a kill -9 loses nothing by it, only a power cut would
     "max_connections": "50",
     "shared_buffers": "16MB",
     "autovacuum_naptime": "5s",
@@ -40,13 +39,18 @@ def _programs() -> Path:
 
 
 class PostgresServer(LocalServer):
-    """A server in a new folder. It does not run as root: then as `nobody`."""
+    """A server in a new folder. It does not run as root: then as `nobody`.
+
+    Without `durable` a commit is not awaited: a kill -9 loses nothing by that, only a power cut
+    would.
+    """
 
     STOP = signal.SIGINT
     """Takes its leave of nobody."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         self._programs = _programs()
+        self._settings = {**_SETTINGS, "fsync": "on" if durable else "off"}
         user = "nobody" if os.geteuid() == 0 else None
         super().__init__(Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp")), user)
         if user is not None:
@@ -102,7 +106,8 @@ class PostgresServer(LocalServer):
 
     def command(self, port: int) -> list[str | Path]:
         """Give the words that start it in the foreground."""
-        options = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+        settings = self._settings.items()
+        options = [word for name, value in settings for word in ("-c", f"{name}={value}")]
         return [self._programs / "postgres", "-D", self._data, "-p", str(port), *options]
 
     def answers(self) -> bool:

@@ -1,0 +1,1 @@
+"""The benchmark of the queues: `python -m bench.queues`, or `make bench-queues`."""
