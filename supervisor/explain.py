@@ -20,7 +20,7 @@ DEATHS_SHOWN: Final = 5
 _HOW: Final = {
     "hung": "no heartbeat",
     "not-ready": "not ready in time",
-    "recycled": "asked to start anew",
+    "recycled": "recycled",
     "asked": "asked to stop",
     "timeout": "took too long",
     "out-of-memory": "out of memory",

@@ -23,6 +23,7 @@ from supervisor.seat import Seat, Seats
 from supervisor.states import Event, Goal, Kind, State
 
 _THERE: Final = (State.STARTING, State.RUNNING)
+_STARTS: Final = (Kind.START, Kind.RESTART, Kind.RECYCLE)
 
 
 class Parent(Protocol):
@@ -80,7 +81,7 @@ class Precedence:
 
     def gate(self, seat: Seat, event: Event) -> Event:
         """Make a wait of a start that cannot be yet. A process that is there waits no more."""
-        if event.kind not in (Kind.START, Kind.RECYCLE) or seat.status.state in _THERE:
+        if event.kind not in _STARTS or seat.status.state in _THERE:
             return event
         words = self._reasons(seat) if seat.job.depends_on else ""
         if not words:

@@ -43,7 +43,7 @@ class Rolling:
 
     def restart(self, seat: Seat) -> bool:
         """Begin a process anew: the ordinary turn."""
-        self._supervisor.happen((seat.name,), Kind.RECYCLE)
+        self._supervisor.happen((seat.name,), Kind.RESTART)
         return True
 
 

@@ -8,7 +8,7 @@
            │ STOP                 │  │  │ died     died  │  │ expected end
            │                      │  │  ▼                ▼  ▼
         STOPPING ◀── STOP, HUNG ──┘  └─ BACKOFF       EXITED
-           │          RECYCLE, late       │  too many
+           │          RESTART, late       │  too many
            └── died ─▶ STOPPED,           ▼  failures
                        STARTING,        FATAL ── fatal_retry ─▶ STARTING
                        BACKOFF
@@ -82,7 +82,8 @@ class Kind(Enum):
     START = auto()  # somebody, or the start of the supervisor, wants it up
     WAIT = auto()  # the same, but what it depends on is not there yet
     STOP = auto()  # somebody wants it down, drained
-    RECYCLE = auto()  # drain it and start it again; no failure
+    RESTART = auto()  # drain it and start it again, as somebody asks for; no failure
+    RECYCLE = auto()  # the same, as its life is over by a limit of the job
     FAST = auto()  # a second stop: what is in flight gets one second
     KILL = auto()  # a third stop: now
     READY = auto()  # the process says that it can work
@@ -155,7 +156,7 @@ class Event:
     signal: int | None = None
     jitter: float = 0.5
     window_s: float | None = None  # STOP: at most so long for the drain, where less than the policy
-    why: str = ""  # WAIT, RECYCLE: the reason, in words
+    why: str = ""  # WAIT, RESTART, RECYCLE: the reason, in words
     out_of_memory: bool = False  # EXIT: the kernel killed it, for want of memory
 
 
@@ -257,6 +258,10 @@ def _ask_to_stop(policy: Policy, status: Status, event: Event) -> type_of_result
     return _stopping(policy, replace(status, goal=Goal.DOWN), event, Cause.ASKED)
 
 
+def _restart(policy: Policy, status: Status, event: Event) -> type_of_result:
+    return _stopping(policy, replace(status, goal=Goal.UP), event, Cause.ASKED)
+
+
 def _recycle(policy: Policy, status: Status, event: Event) -> type_of_result:
     return _stopping(policy, replace(status, goal=Goal.UP), event, Cause.RECYCLED)
 
@@ -274,7 +279,7 @@ def _stopping(policy: Policy, status: Status, event: Event, doom: Cause) -> type
         state=State.STOPPING,
         stop_by=stop_by,
         deadline=_next_reminder(event.now, stop_by),
-        why="asked to stop" if doom is Cause.ASKED else event.why or "asked to start anew",
+        why=event.why or f"asked to {'stop' if status.goal is Goal.DOWN else 'start anew'}",
         dumped=False,
         doom=doom,
     )
@@ -417,7 +422,7 @@ def _stopped(policy: Policy, status: Status, event: Event) -> type_of_result:
         return _hold(policy, status, replace(event, why="waiting for what it depends on"))
     if status.called_back:
         return _spawn_anew(policy, status, event)
-    if status.doom is Cause.RECYCLED:
+    if status.doom in (Cause.ASKED, Cause.RECYCLED):
         return _spawn(policy, status, event)
     if policy.restart is Restart.NEVER:
         return _fatal(policy, status, event, status.why, retry=False)
@@ -520,6 +525,7 @@ def _table() -> Mapping[tuple[State, Kind], Cell]:
         (State.BACKOFF, Kind.DEADLINE): _spawn,
         (State.FATAL, Kind.DEADLINE): _spawn,
         (State.STOPPING, Kind.START): _wish_up,
+        (State.STOPPING, Kind.RESTART): _wish_up,
         (State.STOPPING, Kind.RECYCLE): _wish_up,
         (State.STOPPING, Kind.WAIT): _wish_up_later,
         (State.STOPPING, Kind.STOP): _wish_down,
@@ -528,6 +534,7 @@ def _table() -> Mapping[tuple[State, Kind], Cell]:
     }
     for state in working:
         cells[state, Kind.STOP] = _ask_to_stop
+        cells[state, Kind.RESTART] = _restart
         cells[state, Kind.RECYCLE] = _recycle
         cells[state, Kind.OVERDUE] = _overdue
         cells[state, Kind.EXIT] = _died
@@ -536,6 +543,7 @@ def _table() -> Mapping[tuple[State, Kind], Cell]:
         cells[state, Kind.KILL] = _kill
     for state in (*resting, *waiting):
         cells[state, Kind.START] = _spawn_anew
+        cells[state, Kind.RESTART] = _spawn_anew
         cells[state, Kind.RECYCLE] = _spawn_anew
         cells[state, Kind.WAIT] = _hold
         for kind in (Kind.STOP, Kind.FAST, Kind.KILL):

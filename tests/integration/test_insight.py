@@ -132,7 +132,8 @@ def test_a_hang_keeps_the_stacks_and_a_restart_its_uptime(supervise: Supervise) 
     assert not any("child.py" in line for line in death["log_tail"])
     assert shop.cli("restart", "idle").returncode == 0
     (death,) = shop.json("why", "idle")["deaths"]
-    assert (death["cause"], death["code"]) == ("recycled", 0)
+    assert (death["cause"], death["code"]) == ("asked", 0)
+    assert death["why"] == "asked to start anew"
     assert death["uptime_s"] > 0
 
 

@@ -204,7 +204,7 @@ def test_stop_start_and_restart_of_one_job(supervise: Supervise) -> None:
     assert supervisor.cli("restart", "polite:0").returncode == 0
     again = supervisor.process("polite:0")
     assert (again["state"], again["restarts"]) == ("RUNNING", 1)
-    assert again["last_exit"]["cause"] == "recycled"
+    assert again["last_exit"]["cause"] == "asked"
     assert again["pid"] != first["polite:0"]
 
     assert supervisor.cli("restart").returncode == 0

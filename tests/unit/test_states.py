@@ -200,19 +200,33 @@ def test_a_stop_ends_in_stopped_whatever_the_exit_code() -> None:
         assert status.cause is Cause.ASKED
 
 
-def test_a_recycle_starts_anew_and_is_no_failure() -> None:
-    status, actions = happen(running(), Kind.RECYCLE, 10.0)
+ANEW = pytest.mark.parametrize(
+    ("kind", "cause"), [(Kind.RECYCLE, Cause.RECYCLED), (Kind.RESTART, Cause.ASKED)]
+)
+
+
+@ANEW
+@pytest.mark.parametrize("restart", [Restart.ALWAYS, Restart.NEVER])
+@pytest.mark.parametrize("how", [{"code": 0}, {"code": 1}, {"signal": 9}])
+def test_who_is_to_begin_anew_does_and_that_is_no_failure(
+    kind: Kind, cause: Cause, restart: Restart, how: dict[str, int]
+) -> None:
+    policy = replace(POLICY, restart=restart)
+    status, actions = happen(running(), kind, 10.0, policy)
     assert actions == (Action.ASK_TO_STOP,)
-    status, actions = happen(status, Kind.EXIT, 11.0, code=0)
+    assert status.why == "asked to start anew"
+    status, actions = happen(status, Kind.EXIT, 11.0, policy, **how)
     assert (status.state, actions, status.failures) == (State.STARTING, (Action.SPAWN,), ())
-    assert status.cause is Cause.RECYCLED
+    assert status.cause is cause
 
 
-def test_a_stop_in_the_middle_of_a_recycle_wins() -> None:
-    status, _ = happen(running(), Kind.RECYCLE, 10.0)
+@ANEW
+def test_a_stop_in_the_middle_of_it_wins(kind: Kind, cause: Cause) -> None:
+    status, _ = happen(running(), kind, 10.0)
     status, _ = happen(status, Kind.STOP, 10.5)
     status, actions = happen(status, Kind.EXIT, 11.0, code=0)
     assert (status.state, actions) == (State.STOPPED, ())
+    assert status.cause is Cause.ASKED
 
 
 def test_a_second_and_a_third_stop_shorten_the_first() -> None:
@@ -255,7 +269,7 @@ def test_who_is_to_come_back_later_waits_when_it_is_gone() -> None:
     assert status.cause is Cause.ASKED
 
 
-@pytest.mark.parametrize("wish", [Kind.START, Kind.RECYCLE])
+@pytest.mark.parametrize("wish", [Kind.START, Kind.RECYCLE, Kind.RESTART])
 @pytest.mark.parametrize("restart", [Restart.ALWAYS, Restart.NEVER])
 @pytest.mark.parametrize("doom", [Kind.HUNG, Kind.OVERDUE, Kind.DEADLINE])
 def test_who_is_wanted_up_while_it_is_ended_for_a_failure_comes_at_once(
