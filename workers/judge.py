@@ -14,6 +14,7 @@ from supervisor.config import Job
 from workers import codec, retry
 from workers.base import Reject, Retry, Skip, Unavailable
 from workers.pool import Task
+from workers.report import brief
 from workers.retry import Decision, Verdict
 from workers.sources.source import Burial
 
@@ -33,7 +34,8 @@ _WORDS: Final = (Skip, Reject, Retry, Unavailable, Crashed)
 
 _LONGEST_WORDS: Final = 10_000
 _LONGEST_TRACE: Final = 100_000
-"""Characters of an error, and of its traceback, that are kept."""
+"""Characters of an error, and of its traceback, that are kept. Some errors quote all that they were
+given, and a dead letter would carry it, and each list of dead letters."""
 
 
 class Judge:
@@ -101,7 +103,7 @@ class Judge:
             queue=task.delivery.topic if self._dead_letter == "on" else self._dead_letter,
             id=_writable(task.id),
             error=_writable(_in_words(task.error)),
-            traceback=_writable(_brief(task.traceback, _LONGEST_TRACE)),
+            traceback=_writable(brief(task.traceback, _LONGEST_TRACE)),
             origin=self._name,
         )
 
@@ -139,21 +141,10 @@ def _in_words(error: BaseException | None) -> str:
         text = str(error)
     except Exception:  # its own __str__ fails; what it is about is lost, the message is not
         return type(error).__name__
-    text = _brief(text, _LONGEST_WORDS)
+    text = brief(text, _LONGEST_WORDS)
     if isinstance(error, _WORDS):
         return text or type(error).__name__
     return f"{type(error).__name__}: {text}"
-
-
-def _brief(text: str, most: int) -> str:
-    """Leave out the middle of a text that is too long: some errors quote all that they were given.
-
-    A dead letter would carry it, and each list of dead letters.
-    """
-    if len(text) <= most:
-        return text
-    half = most // 2
-    return f"{text[:half]} ... {len(text) - 2 * half} characters more ... {text[-half:]}"
 
 
 def _writable(text: str) -> str:

@@ -23,6 +23,10 @@ from supervisor import slot
 _OURS: Final = ("time", "level", "logger")
 """What no `extra` may replace; `message` is refused by `logging` itself."""
 
+_LONG: Final = 200_000
+_LONG_VALUE: Final = 100_000
+"""Characters. Of a record that is longer each value is cut: the master takes lines of 1 MiB."""
+
 
 class Report:
     """The write end of the report pipe. Runs in: child, from any thread."""
@@ -109,16 +113,34 @@ class RecordFormatter(JsonFormatter):
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         """Serialize; what JSON has no form for is written as its text."""
         try:
-            return super().jsonify_log_record(log_data)
+            text = super().jsonify_log_record(log_data)
         except (TypeError, ValueError):
             # Keys that are no text, circles: the record still tells what happened.
-            return json.dumps({str(key): _simple(value) for key, value in log_data.items()})
+            text = json.dumps({str(key): _simple(value) for key, value in log_data.items()})
+        if len(text) <= _LONG:
+            return text
+        cut = {str(key): _cut(value) for key, value in log_data.items()}
+        return json.dumps(cut, ensure_ascii=False)
 
 
 def _simple(value: object) -> object:
     is_simple = value is None or isinstance(value, (str, int))
     is_number = isinstance(value, float) and math.isfinite(value)
     return value if is_simple or is_number else _text(value)
+
+
+def _cut(value: object) -> object:
+    """Give a value of a record that is too long; errors quote all that they were given."""
+    simple = _simple(value)
+    return brief(simple, _LONG_VALUE) if isinstance(simple, str) else simple
+
+
+def brief(text: str, most: int) -> str:
+    """Leave out the middle of a text that is longer, and say how much that was."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]} ... {len(text) - 2 * half} characters more ... {text[-half:]}"
 
 
 def _text(value: object) -> str:
