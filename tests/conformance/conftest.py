@@ -24,6 +24,7 @@ from tests.helpers.redis_server import RedisServer
 from workers import codec
 from workers.idempotency import OnceSource
 from workers.ratelimit import CellMeter, Rate, RatedSource
+from workers.sources import source
 from workers.sources.desk import Depth, Desk, Letter, depths_of
 from workers.sources.postgres_table import PostgresTableSource
 from workers.sources.postgres_table_desk import PostgresTableDesk
@@ -410,6 +411,17 @@ def empty(bench: Bench, *topics: str) -> Callable[[], bool]:
         return not any(depth.depth or depth.delayed or depth.in_flight for depth in depths)
 
     return look
+
+
+@pytest.fixture(autouse=True)
+def after_lone_crashes(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
+    """Set how long a message waits that has killed while it ran alone; here first not at all."""
+
+    def wait(*delays_s: float) -> None:
+        monkeypatch.setattr(source, "LONE_CRASHES_S", delays_s)
+
+    wait(0.0, 0.0)
+    return wait
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,8 +220,12 @@ def again(nursery: Nursery, one: Forked, process: int = 0) -> Forked:
 
 
 def test_a_message_that_kills_its_process_is_dead_the_third_time_it_ran_alone(
-    bench: Bench, nursery: Nursery, journal: shop.Journal
+    bench: Bench,
+    nursery: Nursery,
+    journal: shop.Journal,
+    after_lone_crashes: Callable[[float, float], None],
 ) -> None:
+    after_lone_crashes(0.1, 0.2)
     # What had ended and was not yet acknowledged at a death would be done twice: so the others are
     # held until the first one, and come after the deadly one then.
     bench.publish("t", {"die": "always", "wait": 0.05})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from tests.conformance.conftest import Bench, Guarded, several_topics
 from tests.helpers import rows
 from tests.helpers.eventually import eventually
 from workers import codec
+from workers.retry import MAX_CRASHES
 from workers.sources.source import Burial, Delivery, Return, Source
 
 
@@ -191,6 +192,31 @@ def test_only_a_suspect_that_dies_again_counts_a_crash(bench: Bench, other: Sour
         assert one.crashes == crashes
         source.close()
         other.release(f"i/a:0/{incarnation}", [one.number])
+
+
+@pytest.mark.parametrize("lone_crashes", [1, 2, 3])
+def test_what_has_killed_alone_waits_for_a_while_and_nobody_else(
+    bench: Bench,
+    other: Source,
+    after_lone_crashes: Callable[[float, float], None],
+    lone_crashes: int,
+) -> None:
+    """After the third time too it is there at once, to be buried."""
+    after_lone_crashes(*(600.0 if place == lone_crashes else 0.0 for place in (1, 2)))
+    bench.publish("t", 1)
+    for incarnation in range(lone_crashes + 1):
+        assert bench.depth("t").delayed == 0
+        source = bench.source(f"i/a:0/{incarnation}")
+        source.open()
+        if incarnation == lone_crashes:
+            bench.publish("t", 2)
+        first, *_ = fetch(source)
+        assert first.crashes == max(0, incarnation - 1)
+        source.close()
+        other.release(f"i/a:0/{incarnation}", [first.number])
+    waits = lone_crashes < MAX_CRASHES
+    assert bench.depth("t").delayed == waits
+    assert data(fetch(other)) == ([2] if waits else [1, 2])
 
 
 def test_release_twice_counts_once(bench: Bench, mine: Source, other: Source) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from workers.sources.postgres_server import PostgresServer
 from workers.sources.postgres_work import Work
-from workers.sources.source import Burial, Delivery, Return, Share
+from workers.sources.source import Burial, Delivery, Return, Share, lone_crashes_ms
 from workers.sources.table import COUNTERS, MOST, Held, Pace, Table, quoted
 
 _ECHO_S: Final = 30.0
@@ -101,6 +101,14 @@ _BURY: Final = (
     UPDATE {here} t SET {settled} FROM buried WHERE t.{key} = buried.key AND {still_pending}
 """
 )
+
+_MARK: Final = """
+    UPDATE {work} SET crashes = crashes + suspect::integer, suspect = true, due = CASE
+        WHEN suspect AND crashes = 0 THEN now() + %(first)s * interval '1 ms'
+        WHEN suspect AND crashes = 1 THEN now() + %(second)s * interval '1 ms' ELSE due END,
+        owner = NULL, until = NULL
+    WHERE owner = %(owner)s AND number = ANY(%(suspects)s::bigint[])
+"""
 
 _FREE: Final = "UPDATE {work} SET owner = NULL, until = NULL WHERE "
 
@@ -241,15 +249,12 @@ class PostgresTableSource:
 
     def release(self, owner: str, suspects: Sequence[int]) -> int:
         """Free what a dead process held, and mark what its handlers were working on."""
-        self._run(
-            "UPDATE {work} SET owner = NULL, until = NULL, suspect = suspect OR number = ANY("
-            "%(suspects)s::bigint[]), crashes = crashes + (suspect AND number = ANY("
-            "%(suspects)s::bigint[]))::integer WHERE owner = %(owner)s",
-            owner=owner,
-            suspects=list(suspects),
-        )
+        first, second = lone_crashes_ms()
+        self._run(_MARK, owner=owner, suspects=list(suspects), first=first, second=second)
+        marked = self._server.changed
+        self._run(f"{_FREE} owner = %(owner)s", owner=owner)
         self._pace.hurry()
-        return self._server.changed
+        return marked + self._server.changed
 
     def release_seat(self, seat: str) -> int:
         """Free what earlier processes of the own slot held."""

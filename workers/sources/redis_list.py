@@ -15,7 +15,7 @@ from workers.sources import redis_letters
 from workers.sources import redis_scripts as keys
 from workers.sources.redis_server import Argument
 from workers.sources.redis_source import CHUNK, Claimed, RedisSource
-from workers.sources.source import Burial, Delivery, Envelope, Return, Share
+from workers.sources.source import Burial, Delivery, Envelope, Return, Share, lone_crashes_ms
 
 
 class ListSource(RedisSource):
@@ -141,7 +141,8 @@ class ListSource(RedisSource):
     ) -> int:
         self._look_again()
         other = "" if whole else self._owner
-        wanted = (name, int(whole), other, len(suspects))
+        delays = " ".join(map(str, lone_crashes_ms()))
+        wanted = (name, int(whole), other, delays, len(suspects))
         places = keys.places(self._topics)
         return int(self._server.run(keys.FREE, places, *wanted, *suspects, *spared))
 

@@ -90,11 +90,18 @@ local function parts(member)
     return UNTRIED, nil, '', member
 end
 
--- Give the counters of a suspect after a crash. One that was a suspect before ran alone, so that it
--- was its crash.
-local function after_crash(counters)
+-- Give the counters of a suspect after a crash, and the delay in ms. One that was a suspect before
+-- ran alone, so that it was its crash; `delays` are those after the first ones.
+local function after_crash(counters, delays)
     local tries, crashes, was = string.match(counters, '(%d+ %d+) (%d+) (%d)')
-    return tries .. ' ' .. string.format('%d', crashes + was) .. ' 1'
+    crashes = crashes + was
+    return tries .. ' ' .. string.format('%d', crashes) .. ' 1', was == '1' and delays[crashes] or 0
+end
+
+local function numbers(words)
+    local found = {}
+    for word in string.gmatch(words, '%d+') do found[#found + 1] = tonumber(word) end
+    return found
 end
 """
 """What the scripts of lists and of streams share."""
@@ -224,13 +231,13 @@ FREE: Final = (
     _SHARED
     + """
 -- KEYS: three for each topic. ARGV: an owner, or how its name begins; whether it is the whole
--- name; an owner who is spared; how many suspects there are; their numbers; numbers to be spared.
--- Gives how many were freed.
-local name, whole, spared, suspects = ARGV[1], ARGV[2] == '1', ARGV[3], tonumber(ARGV[4])
-local at = now()
+-- name; an owner who is spared; the delays after lone crashes; how many suspects there are; their
+-- numbers; numbers to be spared. Gives how many were freed.
+local name, whole, spared, delays = ARGV[1], ARGV[2] == '1', ARGV[3], numbers(ARGV[4])
+local suspects, at = tonumber(ARGV[5]), now()
 local is_suspect, is_spared, freed = {}, {}, 0
-for index = 5, #ARGV do
-    local known = index <= 4 + suspects and is_suspect or is_spared
+for index = 6, #ARGV do
+    local known = index <= 5 + suspects and is_suspect or is_spared
     known[ARGV[index]] = true
 end
 local function wanted(number, owner)
@@ -243,15 +250,16 @@ for topic = 1, #KEYS / 3 do
         local counters, id, rest, raw = parts(member)
         local number, owner = string.match(rest, '^ (%d+) (.*)$')
         if number and wanted(number, owner) then
-            if is_suspect[number] then counters = after_crash(counters) end
+            local delay = 0
+            if is_suspect[number] then counters, delay = after_crash(counters, delays) end
             redis.call('ZREM', KEYS[topic * 3], member)
-            found[#found + 1] = {tonumber(number), counters, id, raw}
+            found[#found + 1] = {tonumber(number), counters, id, raw, delay}
         end
     end
     table.sort(found, function(one, other) return one[1] < other[1] end)
     for place, one in ipairs(found) do
         -- Less than a millisecond apart: they come in this order, and all of them now.
-        local due = at - (#found - place) / 1024
+        local due = at - (#found - place) / 1024 + one[5]
         put_among(KEYS[topic * 3 - 1], one[2], one[3], one[4], due)
     end
     freed = freed + #found

@@ -20,7 +20,7 @@ from workers.sources import redis_stream_freeing as freeing
 from workers.sources import redis_stream_scripts as scripts
 from workers.sources.redis_server import Argument
 from workers.sources.redis_source import CHUNK, Claimed, RedisSource
-from workers.sources.source import Burial, Delivery, Envelope, Return, Share
+from workers.sources.source import Burial, Delivery, Envelope, Return, Share, lone_crashes_ms
 
 BODY: Final = b"body"
 """The field that holds a message as `publish` writes it."""
@@ -194,7 +194,8 @@ class StreamSource(RedisSource):
     ) -> int:
         self._look_again()
         other = "" if whole else self._consumer
-        wanted = (self._group, name, int(whole), other, len(suspects) // 2)
+        delays = " ".join(map(str, lone_crashes_ms()))
+        wanted = (self._group, name, int(whole), other, delays, len(suspects) // 2)
         rest = (*map(keys.bell, self._topics), *suspects, *spared)
         return int(self._server.run(freeing.FREE, self._places(self._topics), *wanted, *rest))
 

@@ -31,7 +31,7 @@ return found
 
 _FREE: Final = """
 -- Free what a consumer holds, save what is spared, and forget a consumer that holds nothing.
-local function free(stream, again, work, group, consumer, suspects, spared)
+local function free(stream, again, work, group, consumer, suspects, spared, delays)
     local start, freed = '-', 0
     repeat
         local page = redis.call('XPENDING', stream, group, start, '+', 500, consumer)
@@ -40,8 +40,10 @@ local function free(stream, again, work, group, consumer, suspects, spared)
             start = '(' .. id
             if not spared[id] then
                 local counters = redis.call('HGET', work, id) or UNTRIED
-                if suspects[id] then counters = after_crash(counters) end
-                put_back(stream, again, work, group, id, counters, 0)
+                local delay = 0
+                if suspects[id] then counters, delay = after_crash(counters, delays) end
+                local due = delay > 0 and now() + delay or 0
+                put_back(stream, again, work, group, id, counters, due)
                 freed = freed + 1
             end
         end
@@ -58,14 +60,15 @@ FREE: Final = (
     + _FREE
     + """
 -- KEYS: four for each topic. ARGV: group; an owner, or how its name begins; whether it is the whole
--- name; a consumer who is spared; how many suspects there are; the bell of each topic; the number
--- of its topic and its id for each suspect, then for each message that is spared.
+-- name; a consumer who is spared; the delays after lone crashes; how many suspects there are; the
+-- bell of each topic; the number of its topic and its id for each suspect, then for each message
+-- that is spared.
 -- Gives how many were freed.
 local group, name, whole, other = ARGV[1], ARGV[2], ARGV[3] == '1', ARGV[4]
-local topics, suspects, spared, freed = #KEYS / 4, {}, {}, 0
+local topics, delays, suspects, spared, freed = #KEYS / 4, numbers(ARGV[5]), {}, {}, 0
 for topic = 1, topics do suspects[topic], spared[topic] = {}, {} end
-for index = 6 + topics, #ARGV, 2 do
-    local is_suspect = index < 6 + topics + 2 * tonumber(ARGV[5])
+for index = 7 + topics, #ARGV, 2 do
+    local is_suspect = index < 7 + topics + 2 * tonumber(ARGV[6])
     local known = is_suspect and suspects or spared
     known[tonumber(ARGV[index])][ARGV[index + 1]] = true
 end
@@ -81,10 +84,11 @@ for topic = 1, topics do
         for _, known in ipairs(maps(redis.call('XINFO', 'CONSUMERS', stream, group))) do
             if is_wanted(known.name) then
                 freed = freed + free(
-                    stream, again, work, group, known.name, suspects[topic], spared[topic])
+                    stream, again, work, group, known.name, suspects[topic], spared[topic],
+                    delays)
             end
         end
-        if freed > before then redis.call('PUBLISH', ARGV[5 + topic], '') end
+        if freed > before then redis.call('PUBLISH', ARGV[6 + topic], '') end
     end
 end
 return freed
@@ -126,7 +130,7 @@ for topic = 1, topics do
             local lease = tonumber(string.match(known.name, ' (%d+)ms$'))
             if lease and known.pending > 0 then
                 if known.idle >= lease then
-                    freed = freed + free(stream, again, work, group, known.name, {}, {})
+                    freed = freed + free(stream, again, work, group, known.name, {}, {}, {})
                 end
                 longest = math.max(longest, lease)
             end

@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+LONE_CRASHES_S: Final = (1.0, 4.0)
+"""How long a message waits that has killed its process alone, for the first time and the second.
+
+What chance kills, in a storm of kills, gets by later; others do not wait. Where its lane has an
+order, it comes at once.
+"""
 
 
 class SourceTrouble(Exception):
@@ -147,7 +154,8 @@ class Source(Protocol):
     def release(self, owner: str, suspects: Sequence[int]) -> int:
         """Free at once what a dead process held; give how many.
 
-        Of the suspects, those that already were suspects ran alone, so this crash counts.
+        Of the suspects, those that already were suspects ran alone, so this crash counts, and they
+        come again after a while (`LONE_CRASHES_S`).
         """
         ...
 
@@ -166,6 +174,11 @@ class Source(Protocol):
     def close(self) -> None:
         """Disconnect."""
         ...
+
+
+def lone_crashes_ms() -> tuple[int, ...]:
+    """Give the delays after lone crashes in milliseconds."""
+    return tuple(int(delay_s * 1000) for delay_s in LONE_CRASHES_S)
 
 
 class Around:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from workers.sources.source import Burial, Delivery, Return, Share
 from workers.sources.sqlite_clock import Clock, now_ms
-from workers.sources.sqlite_file import QueueFile
+from workers.sources.sqlite_file import QueueFile, release
 
 _SOON_S: Final = 0.02
 _LATER_S: Final = 0.2
@@ -159,16 +159,7 @@ class SqliteSource:
         """Free what a dead process held, and mark what its handlers were working on."""
         self._look_again()
         with self._file.change() as change:
-            marked = change.execute(
-                "UPDATE messages SET crashes = crashes + suspect, suspect = 1,"
-                " owner = NULL, until = NULL"
-                " WHERE owner = ? AND number IN (SELECT value FROM json_each(?))",
-                (owner, json.dumps(list(suspects))),
-            ).rowcount
-            freed = change.execute(
-                "UPDATE messages SET owner = NULL, until = NULL WHERE owner = ?", (owner,)
-            ).rowcount
-        return marked + freed
+            return release(change, "messages", owner, suspects, now_ms())
 
     def release_seat(self, seat: str) -> int:
         """Free what earlier processes of the own slot held."""

@@ -14,17 +14,18 @@ one durable publish takes 0.2 ms.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from supervisor.errors import ConfigError, configuration_fault
-from workers.sources.source import SourceTrouble
+from workers.sources.source import SourceTrouble, lone_crashes_ms
 
 APPLICATION_ID: Final = 0x77716D31
 """Marks a file as one of our queues ("wqm1"), in the file's own header."""
@@ -99,6 +100,28 @@ def path_of(url: str) -> Path:
     if scheme != "sqlite" or not separator or not rest:
         raise configuration_fault(url, "is no sqlite:///PATH or sqlite:////ABSOLUTE/PATH")
     return Path(rest)
+
+
+def release(
+    change: sqlite3.Connection, table: str, owner: str, suspects: Iterable[int], now_ms: int
+) -> int:
+    """Free in a table of messages what a dead process held; give how many.
+
+    Marks its suspects; those that were suspects before have killed alone, and wait for a while.
+    """
+    first, second = (delay and now_ms + delay for delay in lone_crashes_ms())
+    marked = change.execute(
+        f"UPDATE {table} SET crashes = crashes + suspect, suspect = 1, due = CASE"
+        " WHEN suspect AND crashes = 0 THEN max(due, ?)"
+        " WHEN suspect AND crashes = 1 THEN max(due, ?) ELSE due END,"
+        " owner = NULL, until = NULL"
+        " WHERE owner = ? AND number IN (SELECT value FROM json_each(?))",
+        (first, second, owner, json.dumps(list(suspects))),
+    ).rowcount
+    freed = change.execute(
+        f"UPDATE {table} SET owner = NULL, until = NULL WHERE owner = ?", (owner,)
+    ).rowcount
+    return marked + freed
 
 
 class QueueFile:

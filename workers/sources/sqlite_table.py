@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from workers.sources.source import Burial, Delivery, Return, Share
 from workers.sources.sqlite_clock import Clock, now_ms
+from workers.sources.sqlite_file import release
 from workers.sources.sqlite_table_file import TableFile
 from workers.sources.table import COUNTERS, MOST, Held, Pace, Table, quoted
 
@@ -167,17 +168,7 @@ class SqliteTableSource:
         """Free what a dead process held, and mark what its handlers were working on."""
         self._pace.hurry()
         with self._file.change() as change:
-            marked = change.execute(
-                f"UPDATE {self._table.work} SET crashes = crashes + suspect, suspect = 1,"
-                " owner = NULL, until = NULL"
-                " WHERE owner = ? AND number IN (SELECT value FROM json_each(?))",
-                (owner, json.dumps(list(suspects))),
-            ).rowcount
-            freed = change.execute(
-                f"UPDATE {self._table.work} SET owner = NULL, until = NULL WHERE owner = ?",
-                (owner,),
-            ).rowcount
-        return marked + freed
+            return release(change, self._table.work, owner, suspects, now_ms())
 
     def release_seat(self, seat: str) -> int:
         """Free what earlier processes of the own slot held."""
