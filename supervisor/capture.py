@@ -17,6 +17,7 @@ import os
 import select
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from supervisor.lines import Source
@@ -47,14 +48,20 @@ class Splitter:
     """Cuts a stream of bytes into lines, wherever the reads may have cut it.
 
     Gives chunks of whole lines: a chunk is what one call of C can render. A line longer than the
-    limit comes in pieces of that length, the last one as an ordinary line.
+    limit comes in pieces of that length, the last one as an ordinary line. `lose` is called when
+    there is no memory for what was read.
     """
 
     def __init__(
-        self, emit: Callable[[bytes], None], piece: Callable[[bytes], None], limit: int
+        self,
+        emit: Callable[[bytes], None],
+        piece: Callable[[bytes], None],
+        limit: int,
+        lose: Callable[[], None] = lambda: None,
     ) -> None:
         self._take = self._emit = emit
         self._piece = piece
+        self._lose = lose
         self._limit = limit
         self._tail = b""
 
@@ -63,18 +70,25 @@ class Splitter:
 
         True: there are lines left; the next call brings nothing new, and gets them.
         """
-        data = self._without_long_line(self._tail + data)
-        lines = data.split(b"\n", _LINES) if data.count(b"\n") > _LINES else None
+        try:
+            lines, has_more = self._cut(self._without_long_line(self._tail + data))
+        except MemoryError:
+            self._tail = b""
+            self._lose()
+            return False
         if lines is not None:
+            self._emit(lines)
+        return has_more
+
+    def _cut(self, data: bytes) -> tuple[bytes | None, bool]:
+        """Keep the tail; give the whole lines before it, and whether there are more."""
+        if data.count(b"\n") > _LINES:
             # Empty lines grow two hundredfold when they are rendered: not all at once.
-            self._tail = lines.pop()
-            self._emit(b"\n".join(lines))
-            return True
+            *some, self._tail = data.split(b"\n", _LINES)
+            return b"\n".join(some), True
         end = data.rfind(b"\n")
         self._tail = data[end + 1 :]
-        if end >= 0:
-            self._emit(data[:end])
-        return False
+        return (data[:end] if end >= 0 else None), False
 
     def overhear(self, ear: Callable[[bytes], None] | None) -> None:
         """Give every chunk of lines to somebody else too, from now on; None: to nobody else."""
@@ -151,9 +165,7 @@ class Capture:
         os.set_blocking(fd, False)
         speaker = self._log.speaker(source)
         if on_line is None:
-            splitter = Splitter(
-                speaker.say, lambda piece: speaker.say(piece, partial=True), LINE_BYTES
-            )
+            splitter = _splitter(speaker, partial(_log, speaker, speaker.say), LINE_BYTES)
         else:
             splitter = _report_splitter(speaker, on_line)
         self._channels[fd] = Channel(fd, speaker, splitter)
@@ -263,21 +275,40 @@ class Capture:
 
 
 def _report_splitter(speaker: Speaker, on_line: OnLine) -> Splitter:
+    def report(line: bytes) -> None:
+        speaker.report(line[len(_RECORD) :])
+
     def emit(lines: bytes) -> None:
         for line in lines.split(b"\n"):
             if line.startswith(_RECORD):
-                speaker.report(line[len(_RECORD) :])
+                _log(speaker, report, line)
             else:
                 on_line(line)
 
-    return Splitter(emit, lambda piece: speaker.say(piece, partial=True), REPORT_BYTES)
+    return _splitter(speaker, emit, REPORT_BYTES)
+
+
+def _splitter(speaker: Speaker, emit: Callable[[bytes], None], limit: int) -> Splitter:
+    piece = partial(_log, speaker, partial(speaker.say, partial=True))
+    return Splitter(emit, piece, limit, partial(speaker.sink.lose, 1, speaker.source.name))
+
+
+def _log(speaker: Speaker, write: Callable[[bytes], None], lines: bytes) -> None:
+    """Have lines logged. What there is no memory for is lost, and that is said later."""
+    try:
+        write(lines)
+    except MemoryError:
+        speaker.sink.lose(lines.count(b"\n") + 1, speaker.source.name)
 
 
 def _read(fd: int) -> bytes | None:
-    """Read once. None: nothing there now; empty: the end, or a descriptor that cannot be read."""
+    """Read once.
+
+    None: nothing now, or no memory for it; empty: the end, or a descriptor that cannot be read.
+    """
     try:
         return os.read(fd, _READ_BYTES)
-    except BlockingIOError:
+    except (BlockingIOError, MemoryError):
         return None
     except OSError:
         return b""

@@ -155,7 +155,7 @@ class Connection:
             piece = self._socket.recv(READ_BYTES_A_TURN)
         except BlockingIOError:
             return
-        except OSError:
+        except (OSError, MemoryError):
             self.close()
             return
         if not piece:

@@ -388,6 +388,8 @@ def _list(path: str) -> list[str]:
 def _lending(read: Callable[[str], T], path: str) -> T:
     try:
         return read(path)
+    except MemoryError:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), path) from None
     except OSError as error:
         if error.errno not in _SHORTAGE or not _spare.is_there:
             raise

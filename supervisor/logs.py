@@ -14,6 +14,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
@@ -313,8 +314,9 @@ class Log:
 
     def remember(self, name: str, prefix: bytes, lines: bytes) -> None:
         """Keep lines of a process for who asks later, each behind the prefix."""
-        self._rings.setdefault(name, Ring()).add(prefix, lines)
-        self.on_lines(name, prefix, lines)
+        with suppress(MemoryError):  # it is written; who asks later is shown less
+            self._rings.setdefault(name, Ring()).add(prefix, lines)
+            self.on_lines(name, prefix, lines)
 
     def remind(self, remember: Callable[[], None], when: float) -> None:
         """Call back at a moment of the loop's clock, where there is a loop."""

@@ -3,13 +3,14 @@
 It never waits and never raises. The rule that keeps children from being blocked by a slow reader
 of our log: while the outlet makes progress, `full()` asks the capture to read no more (the pipes
 fill, and the children wait as they would for a slow terminal); an outlet that has made none for a
-second, or is broken (disk full, reader gone), costs lines instead: they are dropped, counted, and
-said once it works again. What was begun is continued at the right byte, so no line is torn. Used
-by `logs`; runs in the supervisor's loop.
+second, or is broken (disk full, reader gone, no memory), costs lines instead: they are dropped,
+counted, and said once it works again. What was begun is continued at the right byte, so no line is
+torn. Used by `logs`; runs in the supervisor's loop.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -111,7 +112,11 @@ class Sink:
             return False
         if not held:
             self._progress_at = self._clock()
-        self._buffer += data
+        try:
+            self._buffer += data
+        except MemoryError:
+            self.lose(lines, speaker)
+            return False
         if len(self._buffer) >= _BATCH_BYTES:
             self.flush()
         return True
@@ -132,7 +137,10 @@ class Sink:
                 self._watch()
                 break
             except OSError as error:
-                self._fail(error)
+                self._fail(os.strerror(error.errno) if error.errno else str(error))
+                return
+            except MemoryError:
+                self._fail(os.strerror(errno.ENOMEM))
                 return
             self._advance(written)
         else:
@@ -184,9 +192,8 @@ class Sink:
         if self._trouble is not None:
             self._trouble.until = self._clock()
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, text: str) -> None:
         """Note the error and wait; the line that was begun waits with us."""
-        text = os.strerror(error.errno) if error.errno else str(error)
         first = self._trouble is None
         delay_s = _RETRY_S if self._trouble is None else 2 * self._trouble.delay_s
         delay_s = min(delay_s, _RETRY_MAX_S)
@@ -210,7 +217,11 @@ class Sink:
             loss = Loss(dict(self._dropped), self._failed)
             self._dropped.clear()
             self._failed = None
-            self.hooks.on_loss(loss)
+            try:
+                self.hooks.on_loss(loss)
+            except MemoryError:  # it is said later
+                self._dropped.update(loss.dropped)
+                self._failed = loss.error
 
     def _watch(self) -> None:
         if self._loop is not None and self._watched < 0:

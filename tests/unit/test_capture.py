@@ -148,6 +148,38 @@ def test_a_line_is_logged_in_the_turn_in_which_it_comes(desk: Desk) -> None:
     assert desk.messages() == ["hello"]
 
 
+@pytest.mark.parametrize(("stream", "mark"), [("stdout", b""), ("report", b"log ")])
+def test_what_there_is_no_memory_for_is_lost_and_said(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, stream: str, mark: bytes
+) -> None:
+    _, out = desk.pipe(stream=stream)
+
+    def say(text: bytes) -> None:
+        os.write(out, mark + b'{"message":"%b"}\n' % text)
+
+    render = "captured" if stream == "stdout" else "record"
+    for part in (f"lines.JsonRenderer.{render}", "sink.Sink.put", "capture.Splitter._cut"):
+        lost = desk.log.lost
+        with monkeypatch.context() as short:
+            short.setattr(f"supervisor.{part}", _no_memory)
+            say(b"lost")
+            while desk.log.lost == lost:
+                desk.loop.turn()
+    with monkeypatch.context() as short:
+        short.setattr("supervisor.ring.Ring.add", _no_memory)
+        say(b"kept")
+        while "kept" not in desk.messages():
+            desk.loop.turn()
+    desk.log.flush()
+    said = desk.lines()
+    assert [line["message"] for line in said if "dropped" not in line] == ["kept"]
+    assert sum(line["dropped"]["orders:0"] for line in said if "dropped" in line) == 3
+
+
+def _no_memory(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
 def test_after_a_round_nobody_is_woken_for_a_while(desk: Desk) -> None:
     _, out = desk.pipe()
     os.write(out, b"first\n")

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from supervisor.kernel import Unreadable, _Spare, facts
+from supervisor.kernel import Unreadable, _Spare, children, facts
 from tests.helpers.shortage import no_descriptor_left
 
 
@@ -21,3 +21,15 @@ def test_a_spare_that_cannot_be_had_is_no_reason_to_die() -> None:
     assert spare.is_there
     spare.drop()
     assert not spare.is_there
+
+
+def test_what_there_is_no_memory_for_is_not_taken_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_memory(*_: object) -> bytes:
+        raise MemoryError
+
+    with monkeypatch.context() as short:
+        short.setattr(os, "read", no_memory)
+        with pytest.raises(Unreadable, match="Cannot allocate memory"):
+            children(os.getpid())

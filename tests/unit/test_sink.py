@@ -29,6 +29,8 @@ class Toy:
 
     def write(self, data: bytes) -> int:
         self.calls += 1
+        if self.error == errno.ENOMEM:
+            raise MemoryError
         if self.error is not None:
             raise OSError(self.error, os.strerror(self.error))
         if self.room <= 0:
@@ -145,7 +147,9 @@ def test_the_masters_words_are_dropped_last() -> None:
     assert b"child" not in desk.toy.taken
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE])
+@pytest.mark.parametrize(
+    "error", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE, errno.ENOMEM]
+)
 def test_a_broken_outlet_is_told_once_and_tried_again_later(error: int) -> None:
     desk = Desk()
     desk.toy.error = error
