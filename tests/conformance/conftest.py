@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sqlite3
 import time
 from abc import ABC, abstractmethod
@@ -166,14 +165,8 @@ class RedisBench(Bench):
     def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
         return shop.job(self._server.url, journal, handler, **more)
 
-    @contextmanager
-    def out_of_order(self) -> Iterator[None]:
-        """Let the server stand still."""
-        self._server.send(signal.SIGSTOP)
-        try:
-            yield
-        finally:  # all other tests need it too
-            self._server.send(signal.SIGCONT)
+    def out_of_order(self) -> AbstractContextManager[None]:
+        return self._server.standing_still()
 
 
 class TableBench(Bench):
@@ -342,14 +335,8 @@ class PostgresTableBench(TableBench):
     def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
         return self.table_job(self._server.url, journal, handler, **more)
 
-    @contextmanager
-    def out_of_order(self) -> Iterator[None]:
-        """Let the server stand still."""
-        self._server.send(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._server.send(signal.SIGCONT)
+    def out_of_order(self) -> AbstractContextManager[None]:
+        return self._server.standing_still()
 
 
 class Guarded(Bench):

@@ -7,6 +7,8 @@ import random
 import signal
 import subprocess
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.helpers.eventually import PATIENCE_S, eventually
@@ -44,6 +46,15 @@ class LocalServer(ABC):
     def send(self, number: int) -> None:
         """Send it a signal."""
         os.kill(self.pid, number)
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Let it answer nobody; no fork may happen meanwhile."""
+        self.send(signal.SIGSTOP)
+        try:
+            yield
+        finally:  # all other tests need it too
+            self.send(signal.SIGCONT)
 
     def stop(self, number: int | None = None) -> None:
         """End it; what it has written stays in its folder."""
