@@ -153,7 +153,13 @@ class StreamSource(RedisSource):
         names = self._with_pauses(topics)
         until_due_ms, pauses, lasts, taken = self._server.run(scripts.CLAIM, names, *wanted)
         self._last.update(zip(topics, lasts, strict=False))
-        found = [self._hold(topics[place - 1], *entry) for place, *entry in taken]
+        found: list[Delivery] = []
+        for place, entries, counters in taken:
+            lines = counters or [b""] * len(entries)
+            found += [
+                self._hold(topics[place - 1], entry, fields, line)
+                for (entry, fields), line in zip(entries, lines, strict=True)
+            ]
         return until_due_ms, pauses, found
 
     def _bell(self, topic: str) -> Sequence[Argument]:
@@ -163,17 +169,12 @@ class StreamSource(RedisSource):
     def _hold(self, topic: str, entry: bytes, fields: list[bytes], line: bytes) -> Delivery:
         number = _number(topic, entry)
         self._held[number] = entry
+        envelope = Envelope(entry.decode(), published_at=_moment(entry))
+        if not line:
+            return Delivery(number, topic, body_of(fields), envelope=envelope)
         attempts, failures, crashes, suspect = map(int, line.split())
-        return Delivery(
-            number,
-            topic,
-            body_of(fields),
-            attempts,
-            failures,
-            crashes,
-            bool(suspect),
-            Envelope(entry.decode(), published_at=_moment(entry)),
-        )
+        counters = (attempts, failures, crashes, bool(suspect))
+        return Delivery(number, topic, body_of(fields), *counters, envelope)
 
     def _give_back_unknown(self) -> None:
         spared: list[Argument] = []

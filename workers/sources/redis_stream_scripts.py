@@ -115,13 +115,18 @@ local function is_held(stream, group, consumer, id)
     return #grouped(stream, group, 'XPENDING', stream, group, id, id, 1, consumer) > 0
 end
 
+local function is_less(one, other)
+    return #one < #other or #one == #other and one < other
+end
+
 -- Give those of the ids that a consumer holds. Mostly they are all that it has between the first
--- and the last of them.
+-- and the last of their milliseconds.
 local function held(stream, group, consumer, ids)
-    local first, last, most, is_ours, ours = ids[1], ids[1], #ids * 4 + 16, {}, {}
+    local first, last, most, is_ours, ours = nil, nil, #ids * 4 + 16, {}, {}
     for _, id in ipairs(ids) do
-        if pad(id) < pad(first) then first = id end
-        if pad(id) > pad(last) then last = id end
+        local ms = string.match(id, '^%d+')
+        if not first or is_less(ms, first) then first = ms end
+        if not last or is_less(last, ms) then last = ms end
     end
     local page = grouped(stream, group, 'XPENDING', stream, group, first, last, most, consumer)
     for _, pending in ipairs(page) do is_ours[pending[1]] = true end
@@ -176,12 +181,12 @@ CLAIM: Final = (
 -- KEYS: four for each topic, then the mark of a pause for each.
 -- ARGV: consumer, group, limit, and the share of each topic.
 -- Gives: milliseconds until something is due, or -1; 1 for each topic that is paused, else 0; the
--- last id that each group was given; and for each message taken the number of its topic, its id,
--- its fields, its counters.
+-- last id that each group was given; and what was taken, in groups: the number of a topic, then
+-- entries, which are an id and fields, then the counters of each where they were tried or waited.
 local MOST_SKIPPED = 1000
 local consumer, group, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local topics, at = #ARGV - 3, now()
-local taken, pauses, lasts, rich, skipped, next_due = {}, {}, {}, {}, 0, nil
+local taken, pauses, lasts, rich, count, skipped, next_due = {}, {}, {}, {}, 0, 0, nil
 
 local function of(topic)
     return KEYS[topic * 4 - 3], KEYS[topic * 4 - 2], KEYS[topic * 4 - 1], KEYS[topic * 4]
@@ -202,45 +207,54 @@ local function take_again(topic, wanted)
     if #ids == 0 then return 0 end
     redis.call('ZREM', again, unpack(ids))
     for index, member in ipairs(ids) do ids[index] = unpad(member) end
-    local found, gone = 0, {}
+    local found, counters, gone = {}, {}, {}
     for _, id in ipairs(ids) do gone[id] = true end
     local entries = grouped(stream, group, 'XCLAIM', stream, group, consumer, 0, unpack(ids))
     for _, entry in ipairs(entries) do
         if entry and entry[2] then
-            local id = entry[1]
-            taken[#taken + 1] = {topic, id, entry[2], redis.call('HGET', work, id) or UNTRIED}
-            gone[id] = nil
-            found = found + 1
+            found[#found + 1] = entry
+            counters[#found] = redis.call('HGET', work, entry[1]) or UNTRIED
+            gone[entry[1]] = nil
         end
     end
     -- Somebody has deleted these from the stream, or settled them by hand.
     for id in pairs(gone) do settle(stream, group, work, id) end
-    return found
+    taken[#taken + 1] = {topic, found, counters}
+    return #found
 end
 
 local function is_for_another(fields)
     return #fields == 4 and fields[1] == 'body' and fields[3] == 'for' and fields[4] ~= group
 end
 
+-- Settle what is not for this group, and give the rest.
+local function ours_of(entries, stream, work)
+    local ours, others = {}, 0
+    for _, entry in ipairs(entries) do
+        if is_for_another(entry[2]) then
+            settle(stream, group, work, entry[1])
+            others = others + 1
+        else
+            ours[#ours + 1] = entry
+        end
+    end
+    skipped = skipped + others
+    return others > 0 and ours or entries
+end
+
 local function take_new(topic, wanted)
     local stream, _, _, work = of(topic)
     local found = 0
     while found < wanted and skipped < MOST_SKIPPED do
-        local count = wanted - found
+        local most = wanted - found
         local answer = grouped(
-            stream, group, 'XREADGROUP', 'GROUP', group, consumer, 'COUNT', count,
+            stream, group, 'XREADGROUP', 'GROUP', group, consumer, 'COUNT', most,
             'STREAMS', stream, '>')
         local entries = answer and answer[1][2] or {}
-        for _, entry in ipairs(entries) do
-            if is_for_another(entry[2]) then
-                settle(stream, group, work, entry[1])
-                skipped = skipped + 1
-            else
-                taken[#taken + 1] = {topic, entry[1], entry[2], UNTRIED}
-                found = found + 1
-            end
-        end
-        if #entries < count then break end
+        local ours = ours_of(entries, stream, work)
+        if #ours > 0 then taken[#taken + 1] = {topic, ours, {}} end
+        found = found + #ours
+        if #entries < most then break end
     end
     return found
 end
@@ -250,24 +264,26 @@ local function take(topic, wanted)
     local stream, delayed = of(topic)
     add_due(stream, delayed, wanted)
     local found = take_again(topic, wanted)
-    return found + take_new(topic, wanted - found)
+    found = found + take_new(topic, wanted - found)
+    count = count + found
+    return found
 end
 
 for topic = 1, topics do
     pauses[topic] = redis.call('EXISTS', KEYS[topics * 4 + topic])
     if pauses[topic] == 0 then
-        local wanted = math.min(tonumber(ARGV[topic + 3]), limit - #taken)
+        local wanted = math.min(tonumber(ARGV[topic + 3]), limit - count)
         if take(topic, wanted) == wanted then rich[#rich + 1] = topic end
     end
 end
-for _, topic in ipairs(rich) do take(topic, limit - #taken) end
+for _, topic in ipairs(rich) do take(topic, limit - count) end
 for topic = 1, topics do
     local stream, delayed, again = of(topic)
-    if #taken < limit then
+    if count < limit then
         local known = group_of(stream, group)
         lasts[topic] = known and known['last-delivered-id'] or '0-0'
     end
-    if #taken == 0 and pauses[topic] == 0 then
+    if count == 0 and pauses[topic] == 0 then
         for _, set in ipairs({delayed, again}) do
             local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
             if first then next_due = math.min(next_due or math.huge, tonumber(first)) end
