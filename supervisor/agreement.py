@@ -14,6 +14,8 @@ from supervisor import dependencies, ini, values
 from supervisor.board import THREADS
 from supervisor.config import Job
 from supervisor.errors import Problem
+from supervisor.secret import plain
+from supervisor.urls import LOCK_ON_SQLITE, is_postgres, is_sqlite
 
 _PAIRS: Final = (("backoff", "backoff_max"), ("retry_backoff", "retry_backoff_max"))
 """Keys of which the first may not be larger than the second."""
@@ -75,6 +77,7 @@ def fit_threads(found: dict[str, Any], entries: dict[str, ini.Entry], notes: Not
         if least > wanted:
             message = f"{least} is more than max_concurrency ({wanted}); make it at most that"
             notes.fault(entries["min_concurrency"].problem(message))
+    found.setdefault("pool_size", wanted)
     threads = max(1, THREADS // batch)
     if threads < wanted:
         message = (
@@ -82,6 +85,26 @@ def fit_threads(found: dict[str, Any], entries: dict[str, ini.Entry], notes: Not
             f" messages: one process handles {THREADS} at a time; add processes for more"
         )
         notes.warn(entries["batch"].problem(message))
+
+
+def fit_claim(found: dict[str, Any], entries: dict[str, ini.Entry], notes: Notes) -> None:
+    """Work out how the rows of a table are held; refuse locks where there can be none.
+
+    Of a URL that a file holds only the child knows whether a row can be locked.
+    """
+    needs_lease = found["batch"] > 1
+    url = found.get("url") or plain("")
+    if "claim" not in entries:
+        found["claim"] = "lock" if is_postgres(url) and not needs_lease else "lease"
+        return
+    if found["claim"] != "lock":
+        return
+    problem = entries["claim"].problem
+    if is_sqlite(url):
+        notes.fault(problem(LOCK_ON_SQLITE))
+    if found["batch"] > 1:
+        words = "a transaction holds one row, and batch is more; write lease, or leave batch out"
+        notes.fault(problem(words))
 
 
 def check_handlers(

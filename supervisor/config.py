@@ -102,6 +102,7 @@ class Job:
     lease: float = 30.0
     io_timeout: float = 5.0
     progress_timeout: float = 300.0
+    pool_size: int = 10
     rate_limit: float | None = None
     idempotency: Secret | None = None
     idempotency_key: str = "id"

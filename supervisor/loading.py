@@ -265,6 +265,8 @@ class _Loader:
             found["topics"] = (Topic(found["table"], 1),)
         if job_type in settings.CONSUMERS:
             agreement.fit_threads(found, entries, self._notes)
+            if job_type == "table":
+                agreement.fit_claim(found, entries, self._notes)
             agreement.check_handlers(section, found, entries, self._notes)
         if any(row.needed and row.key not in entries for row in rows):
             return None

@@ -63,6 +63,8 @@ def _clients(job: Job) -> Iterator[str]:
             engine = "redis_stream"
         if job.table:
             engine = "postgres_table" if is_postgres(job.url) else "sqlite_table"
+            if job.claim == "lock":
+                engine = "postgres_lock"
         yield f"workers.sources.{engine}"
     if job.idempotency is not None and is_redis(job.idempotency):
         yield "workers.sources.redis_keys"

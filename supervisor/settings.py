@@ -447,9 +447,10 @@ _TABLE_TYPE: Final = (
     Setting("poll_interval", _positive, "1s", "wait after a claim that was not full; 10 % jitter"),
     Setting(
         "claim",
-        _one(values.claim),
-        "lease",
-        "how a row is held: lease, in TABLE_work beside it (lock is not in this release)",
+        _choice("lock", "lease"),
+        None,
+        "how a row is held: lock, by the transaction in which its handler may work too; lease, in"
+        " TABLE_work beside it. lock for PostgreSQL, but lease with `batch`",
     ),
     Setting(
         "notify",
@@ -521,7 +522,12 @@ _CONSUMER: Final = (
     Setting("io_timeout", _positive, "5s", "one call to a server"),
     _live("progress_timeout", _positive, "5m", "a backlog and nothing done: not ready"),
     _later("latency_limit", _positive, None, "oldest age that an alert may fire at"),
-    _later("pool_size", _number(1, 10_000), None, "connections a process; `concurrency`"),
+    Setting(
+        "pool_size",
+        _number(1, 10_000),
+        None,
+        "connections of a process to each database of `context.connection(url)`; `concurrency`",
+    ),
 )
 
 _DAEMON: Final = (

@@ -19,6 +19,10 @@ _REDIS: Final = ("redis", "rediss")
 _STREAM: Final = "+stream"
 
 
+LOCK_ON_SQLITE: Final = "SQLite locks whole files, and no rows; write lease, or leave it out"
+"""Why the rows of a table there are not held by locks."""
+
+
 def queue_url(given: Given) -> Secret:
     """Read the URL of a queue. A relative `sqlite:///PATH` is relative to the file."""
     return _url(given, "queue")
@@ -88,6 +92,11 @@ def is_redis(url: Secret | str) -> bool:
 def is_postgres(url: Secret | str) -> bool:
     """Tell whether a URL, as far as it is known here, is that of a PostgreSQL."""
     return _scheme(url) in _POSTGRES
+
+
+def is_sqlite(url: Secret | str) -> bool:
+    """Tell whether a URL, as far as it is known here, is that of a file of SQLite."""
+    return _scheme(url) == "sqlite"
 
 
 def _scheme(url: Secret | str) -> str:

@@ -265,14 +265,6 @@ def topic_name(text: str) -> str:
     return name
 
 
-def claim(text: str) -> str:
-    """Read how the rows of a table are held."""
-    word = choice("lock", "lease")(text)
-    if word == "lock":
-        raise ValueError("lock is not in this release; write lease, or leave it out")
-    return word
-
-
 def message_key(text: str) -> str:
     """Read what identifies a message: `id`, `key`, or `data.FIELD` (also `data.FIELD.FIELD`)."""
     word = text.strip()

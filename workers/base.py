@@ -18,6 +18,7 @@ from workers.stop import StopToken
 
 if TYPE_CHECKING:
     from supervisor.board import Page
+    from workers.connections import Connections
     from workers.tally import Tally
 
 FOR_EVER_NS: Final = 2**62
@@ -118,7 +119,8 @@ class Context:
 
     `scheduled_at` is the time that this run was due, for `scheduled` jobs; `deadline` the time by
     which this call has to be over, where there is a limit (`handler_timeout`). `pulse` and `tally`
-    belong to the runtime; consumers have no pulse, since their work loop beats for them.
+    belong to the runtime, as do `row` and `connections`, which `connection` gives; consumers have
+    no pulse, since their work loop beats for them.
     """
 
     name: str
@@ -130,6 +132,8 @@ class Context:
     pulse: Pulse | None = None
     tally: Tally | None = None
     deadline: datetime | None = None
+    row: Any = None
+    connections: Connections | None = None
 
     @property
     def stopping(self) -> bool:
@@ -179,6 +183,25 @@ class Context:
         """Say how far the work is, as `status` shows it until the process ends."""
         if self.tally is not None:
             self.tally.progress(done, total)
+
+    def connection(self, url: str | None = None) -> Any:  # noqa: ANN401 - psycopg2 has no types
+        """Give a psycopg2 connection: the one that holds the row, or one to the URL's database.
+
+        Without a URL it is for the handlers of a table with `claim = lock`: what is written there
+        is committed with the row's own status when the handler returns, and undone when it raises.
+        With a URL (`postgresql://...`) it is a connection of this process, the same one throughout
+        a call; it is committed when the handler returns too, just before. In a `worker` nobody
+        commits it but its user. Raises: RuntimeError, ValueError where there is none; TimeoutError
+        where all `pool_size` are in use; Unavailable where the database cannot be reached.
+        """
+        if url is not None and self.connections is not None:
+            return self.connections.get(url)
+        if self.row is not None:
+            return self.row
+        raise RuntimeError(
+            "connection() is there in handlers of a table of PostgreSQL with claim = lock, where it"
+            " holds the row; elsewhere write connection(url)"
+        )
 
     def at(self, moment: datetime) -> Context:
         """Give the same context for the run that is due at that moment."""

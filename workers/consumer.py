@@ -92,10 +92,11 @@ class Consumer:
         width, self._scale = width_of(job), Scale.of(job)
         threads, most = self._scale.size, self._scale.most
         # What a rate lets through begins at once: nothing may wait here, to begin in a crowd.
-        ahead = job.queue_size if job.rate_limit is None else 0
+        # Nor what is locked: nobody else can have it, whatever this process has to do before.
+        ahead = job.queue_size if job.rate_limit is None and job.claim != "lock" else 0
         self._appetite = Appetite(threads * width, ahead)
         self._doorbell = Doorbell()
-        call = Caller(self._handlers, self._context, job.handler_timeout)
+        call = Caller(self._handlers, self._context, child.connections, job.handler_timeout)
         self._pool = Pool(threads, call, self._page, self._doorbell, most=most, width=width)
         self._intake = Intake(self._pool, width)
         self._overdue = Overdue(self._pool, job.handler_timeout)

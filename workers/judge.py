@@ -16,7 +16,7 @@ from workers.base import Reject, Retry, Skip, Unavailable
 from workers.pool import Task
 from workers.report import brief
 from workers.retry import Decision, Verdict
-from workers.sources.source import Burial
+from workers.sources.source import Burial, SessionLost
 
 Sentence = tuple[Decision, Burial | None]
 
@@ -29,7 +29,7 @@ class Crashed(Exception):
     """What the dead letter of a message says that killed its processes."""
 
 
-_WORDS: Final = (Skip, Reject, Retry, Unavailable, Crashed)
+_WORDS: Final = (Skip, Reject, Retry, Unavailable, Crashed, SessionLost)
 """What speaks for itself, without the name of its class or a traceback."""
 
 _LONGEST_WORDS: Final = 10_000
@@ -80,7 +80,8 @@ class Judge:
         """Decide on a message that has killed too many processes; its handler is not called."""
         crashes = task.delivery.crashes
         return self._bury(
-            task, Crashed(f"its process died {crashes} times while it ran alone in it")
+            task,
+            Crashed(f"its process, or its connection, died {crashes} times while it ran alone"),
         )
 
     def refuse(self, task: Task, reason: str) -> Sentence:
@@ -119,6 +120,12 @@ class Judge:
         words = _in_words(error)
         if decision.verdict is Verdict.SKIPPED:
             self._log.info("message skipped: %s", words, extra=about)
+        elif isinstance(error, SessionLost):
+            self._log.warning(
+                "message comes again, if it is not done: its connection is lost: %s",
+                words,
+                extra=about,
+            )
         elif decision.verdict is Verdict.RETURNED:
             self._log.info("message given back, it failed during the stop: %s", words, extra=about)
         elif decision.verdict is Verdict.DEAD:

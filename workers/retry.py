@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Final
 
 from workers.base import Reject, Retry, Skip, Unavailable
-from workers.sources.source import Delivery
+from workers.sources.source import Delivery, SessionLost, lone_crashes_ms
 
 MAX_CRASHES: Final = 3
 """So many processes may one message kill, while it runs alone, before it is buried."""
@@ -86,6 +86,8 @@ def decide(
         return Decision(Verdict.RETRIED, tried, after)
     if isinstance(error, Unavailable):
         return spare(delivery, policy)
+    if isinstance(error, SessionLost):
+        return _suspected(delivery)
     if stopping:
         return Decision(Verdict.RETURNED, replace(delivery, suspect=False))
     failed = replace(tried, failures=delivery.failures + 1)
@@ -103,6 +105,18 @@ def spare(delivery: Delivery, policy: Policy) -> Decision:
     """
     untried = replace(delivery, suspect=False)
     return Decision(Verdict.RETURNED, untried, policy.backoff_max_s)
+
+
+def _suspected(one: Delivery) -> Decision:
+    """Hold a message under suspicion whose connection was lost: it may be what broke it.
+
+    As with one whose process died: it comes again alone, and only a loss while alone counts.
+    """
+    crashes = one.crashes + one.suspect
+    delay_ms = 0
+    if one.suspect and crashes < MAX_CRASHES:
+        delay_ms = lone_crashes_ms()[crashes - 1]
+    return Decision(Verdict.RETURNED, replace(one, suspect=True, crashes=crashes), delay_ms / 1000)
 
 
 def called(one: Delivery) -> Delivery:

@@ -25,6 +25,7 @@ from supervisor.errors import ConfigError, ExitCode, SupervisorError
 from supervisor.slot import Slot
 from workers import handlers
 from workers.base import Context, Pulse, Worker
+from workers.connections import Connections
 from workers.lifeline import Lifeline
 from workers.report import Report, take_over_logging
 from workers.stop import StopToken
@@ -50,6 +51,7 @@ class Child:
     lifeline: Lifeline
     report: Report
     title: Title
+    connections: Connections
 
     def context(self, pulse: Pulse | None = None) -> Context:
         """Build the context of this process; reads the secrets among its options."""
@@ -62,6 +64,7 @@ class Child:
             stop=self.stop,
             pulse=pulse,
             tally=Tally(self.slot.page.tallies),
+            connections=self.connections,
         )
 
     def ready(self) -> None:
@@ -101,7 +104,8 @@ def _begin(slot: Slot) -> Child:
         stop.lull(quiet=True)
     lifeline = Lifeline(slot.control_fd, stop, slot.job.stop_timeout, slot.job.stop_signal)
     lifeline.listen()
-    return Child(slot, stop, lifeline, report, Title(slot.job.kind, slot.name))
+    connections = Connections(slot.job.pool_size, slot.job.io_timeout, slot.name)
+    return Child(slot, stop, lifeline, report, Title(slot.job.kind, slot.name), connections)
 
 
 def _outcome(child: Child, work: Callable[[Child], int]) -> int:

@@ -84,9 +84,11 @@ def _run_once(child: Child, handler: Handler, context: Context) -> None:
     try:
         refuse_undone(handler.call(context), handler.target)
         end_fork(pid, None)
+        child.connections.keep()
         page.count(done=1)
     except Exception as error:
         end_fork(pid, error)
+        child.connections.undo()
         page.count(failed=1)
         context.logger.exception("run failed: %s", error if error.args else type(error).__name__)
     page.observe([time.monotonic() - begun])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from supervisor.config import Job
 from supervisor.errors import ConfigError
 from supervisor.slot import Slot
-from supervisor.urls import is_postgres
+from supervisor.urls import LOCK_ON_SQLITE, is_postgres
 from workers.sources.source import Source
 from workers.sources.table import Table
 
@@ -31,6 +31,7 @@ def table_of(job: Job) -> Table:
         error_column=job.error_column,
         notify=str(job.notify) if job.notify else None,
         poll_interval=job.poll_interval,
+        is_locked=job.claim == "lock",
         wrong=partial(_wrong, job),
     )
 
@@ -42,9 +43,14 @@ def source_of(slot: Slot) -> Source:
     url = job.url.reveal()
     times = {"lease_s": job.lease, "io_timeout": job.io_timeout}
     if is_postgres(url):
+        if job.claim == "lock":
+            from workers.sources.postgres_lock import PostgresLockSource
+
+            return PostgresLockSource(url, slot.owner, table_of(job), **times)
         from workers.sources.postgres_table import PostgresTableSource
 
         return PostgresTableSource(url, slot.owner, table_of(job), **times)
+    _refuse_lock(job)
     from workers.sources.sqlite_file import path_of
     from workers.sources.sqlite_table import SqliteTableSource
 
@@ -59,10 +65,17 @@ def desk_of(job: Job, io_timeout: float) -> Desk:
         from workers.sources.postgres_table_desk import PostgresTableDesk
 
         return PostgresTableDesk(url, table_of(job), io_timeout=io_timeout)
+    _refuse_lock(job)
     from workers.sources.sqlite_file import path_of
     from workers.sources.sqlite_table_desk import SqliteTableDesk
 
     return SqliteTableDesk(path_of(url), table_of(job), io_timeout=io_timeout)
+
+
+def _refuse_lock(job: Job) -> None:
+    """Refuse what could not be seen before, as a file holds the URL."""
+    if job.claim == "lock":
+        raise _wrong(job, "claim", LOCK_ON_SQLITE)
 
 
 def _wrong(job: Job, key: str, message: str) -> ConfigError:

@@ -52,11 +52,13 @@ def run(
     id: str | None = None,  # noqa: A002 - the contract's word, and a keyword only
     key: str | None = None,
     headers: Mapping[str, str] | None = None,
+    connection: object = None,
 ) -> Outcome:
     """Call a handler, function or class, with one message; the data passes through JSON.
 
     `attempt` is the number of this call, from 1; with `retries` it decides what becomes of a
     failure. A class is opened and closed around the call; `handle_batch` gets a list of one.
+    `connection` is what `context.connection()` gives; nobody commits it or undoes what was written.
     """
     message_id = id or codec.new_id()
     raw = codec.encode(topic, data, message_id=message_id, key=key, headers=headers)
@@ -64,7 +66,8 @@ def run(
     stop = StopToken()
     cells = Page.alone().tallies
     log = logging.getLogger("test")
-    context = Context("test:0", 0, dict(options or {}), log, stop, tally=Tally(cells))
+    tally = Tally(cells)
+    context = Context("test:0", 0, dict(options or {}), log, stop, tally=tally, row=connection)
     handler = Handler.of(handle, "handle", BATCH)
     error: BaseException | None = None
     trace = ""

@@ -1,4 +1,7 @@
-"""A table of PostgreSQL: kill -9 of children and masters, and a server that goes away."""
+"""A table of PostgreSQL: kill -9 of children and masters, and a server that goes away.
+
+With locks what a handler wrote is compared with the words of the rows, which no moment may differ.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import random
 import signal
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -19,6 +23,18 @@ from tests.helpers.sections import section
 
 ROWS = 3_000
 PROCESSES = 3
+
+SHOP = """
+import time
+from ledger import note
+
+def ship(message, context):
+    note("begin", message.id)
+    with context.connection().cursor() as cursor:
+        cursor.execute("INSERT INTO shipped VALUES (%s)", (message.data["id"],))
+        time.sleep(0.005)
+    note("end", message.id)
+"""
 
 
 @pytest.fixture
@@ -34,14 +50,20 @@ def server() -> Iterator[PostgresServer]:
         yield server
 
 
-def start(supervise: Supervise, server: PostgresServer) -> Supervisor:
+def start(
+    supervise: Supervise,
+    server: PostgresServer,
+    claim: str = "lease",
+    handler: str = "handlers:handle",
+) -> Supervisor:
     jobs = section(
         "orders",
         type="table",
         url=server.url,
         table="orders",
         notify="orders",
-        handler="handlers:handle",
+        claim=claim,
+        handler=handler,
         processes=PROCESSES,
         concurrency=CONCURRENCY,
         backoff=0,
@@ -49,7 +71,7 @@ def start(supervise: Supervise, server: PostgresServer) -> Supervisor:
         io_timeout="2s",
         poll_interval="100ms",
     )
-    return supervise(jobs, MODULES)
+    return supervise(jobs, MODULES | {"shop": SHOP})
 
 
 def twice(supervisor: Supervisor, server: PostgresServer) -> int:
@@ -109,3 +131,34 @@ def test_the_server_stands_still_for_a_while(supervise: Supervise, server: Postg
             finally:
                 server.send(signal.SIGCONT)
     assert twice(supervisor, server) <= PROCESSES * HELD
+
+
+def test_with_locks_nothing_is_done_twice_whoever_dies(
+    supervise: Supervise, server: PostgresServer
+) -> None:
+    with server.cursor() as cursor:
+        cursor.execute("CREATE TABLE shipped (id bigint)")
+
+    def differences() -> list[tuple[Any, ...]]:
+        """Give the rows of which the word and what was written say different things."""
+        with server.cursor() as cursor:
+            cursor.execute(
+                "SELECT o.id, o.status, count(s.id) FROM orders o LEFT JOIN shipped s USING (id)"
+                " GROUP BY o.id HAVING count(s.id) <> (o.status = 'done')::integer"
+            )
+            return list(cursor.fetchall())
+
+    supervisor = start(supervise, server, claim="lock", handler="shop:ship")
+    chance = random.Random(18)
+    for number in rounds(supervisor, ROWS):
+        if number == 3:
+            supervisor.kill()
+            supervisor.start()
+        elif number == 6:
+            server.stop(signal.SIGQUIT)
+            server.start()
+        else:
+            kill_one(supervisor, chance, ROWS)
+        assert differences() == []
+    twice(supervisor, server)
+    assert differences() == []

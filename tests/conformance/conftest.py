@@ -25,6 +25,7 @@ from workers.idempotency import OnceSource
 from workers.ratelimit import CellMeter, Rate, RatedSource
 from workers.sources import source
 from workers.sources.desk import Depth, Desk, Letter, depths_of
+from workers.sources.postgres_lock import PostgresLockSource
 from workers.sources.postgres_table import PostgresTableSource
 from workers.sources.postgres_table_desk import PostgresTableDesk
 from workers.sources.redis_desk import RedisDesk
@@ -58,6 +59,8 @@ class Bench(ABC):
 
     KEEPS_PLACES = True
     """What is given back without delay comes where it stood; else before what nobody has had."""
+    COUNTS_FREED = True
+    """What a dead process held is freed by us; else the server may have done it before."""
     BOOKS: tuple[str, ...] = ("a", "b")
     """The topics that one source of it may serve together."""
 
@@ -339,6 +342,24 @@ class PostgresTableBench(TableBench):
         return self._server.standing_still()
 
 
+class PostgresLockBench(PostgresTableBench):
+    """The same tables, their rows held by locks."""
+
+    COUNTS_FREED = False
+
+    def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
+        table = replace(self.table("t"), is_locked=True)
+        url = self._server.url
+        return PostgresLockSource(url, owner, table, lease_s=lease_s, io_timeout=IO_S)
+
+    def desk(self, topic: str = "t") -> Desk:
+        table = replace(self.table(topic), is_locked=True)
+        return PostgresTableDesk(self._server.url, table, io_timeout=IO_S)
+
+    def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
+        return replace(super().job(journal, handler, **more), claim="lock")
+
+
 class Guarded(Bench):
     """A bench behind all that may stand between a source and the loop, letting all through."""
 
@@ -418,10 +439,15 @@ def journal(tmp_path: Path) -> shop.Journal:
 
 
 TOPICAL: Final = (SqliteBench, RedisBench, StreamBench)
-BENCHES: Final = (*TOPICAL, SqliteTableBench, PostgresTableBench)
+LEASING: Final = (*TOPICAL, SqliteTableBench, PostgresTableBench)
+BENCHES: Final = (*LEASING, PostgresLockBench)
 
 several_topics: Final = pytest.mark.parametrize("bench", TOPICAL, indirect=True)
 """Of a test in which one source or job serves several topics; that of a table serves one."""
+
+leasing: Final = pytest.mark.parametrize("bench", LEASING, indirect=True)
+"""Of tests about leases that end, several messages in one call, or the number of threads: a lock
+has none of the first, and a thread more."""
 
 by_the_clock: Final = pytest.mark.parametrize(
     "bench", [*TOPICAL, PostgresTableBench], indirect=True

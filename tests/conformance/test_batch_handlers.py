@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from supervisor.slot import Fallen
-from tests.conformance.conftest import Bench, empty, several_topics
+from tests.conformance.conftest import Bench, empty, leasing, several_topics
 from tests.helpers import shop
 from tests.helpers.forked import Forked, Nursery
 
@@ -36,6 +36,7 @@ def test_a_backlog_is_handled_in_batches_of_one_topic(
     assert set(journal.counts("end").values()) == {1}
 
 
+@leasing
 def test_one_bad_message_does_not_bury_its_neighbours(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
@@ -53,6 +54,7 @@ def test_one_bad_message_does_not_bury_its_neighbours(
     assert letter.id in bad
 
 
+@leasing
 def test_a_message_that_failed_stays_alone(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
@@ -70,6 +72,7 @@ def test_a_message_that_failed_stays_alone(
     assert all(batch == bad for batch in batches(journal) if bad[0] in batch)
 
 
+@leasing
 def test_what_a_batch_returns_settles_single_messages(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
@@ -82,6 +85,7 @@ def test_what_a_batch_returns_settles_single_messages(
     assert set(journal.counts("end").values()) == {1}
 
 
+@leasing
 def test_after_a_crash_all_members_are_suspects_and_run_alone(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
@@ -100,6 +104,7 @@ def test_after_a_crash_all_members_are_suspects_and_run_alone(
     assert bench.letters("t") == []
 
 
+@leasing
 def test_a_message_that_kills_its_batch_is_buried_alone(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
@@ -115,6 +120,7 @@ def test_a_message_that_kills_its_batch_is_buried_alone(
     assert letter.crashes == 3
 
 
+@leasing
 def test_a_stop_gives_back_what_waits_for_a_batch(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
@@ -134,6 +140,7 @@ def test_a_stop_gives_back_what_waits_for_a_batch(
     assert one.page.read().done == 20 + running
 
 
+@leasing
 def test_a_class_with_handle_batch_alone_works_without_batches_too(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
@@ -145,6 +152,7 @@ def test_a_class_with_handle_batch_alone_works_without_batches_too(
     assert {len(batch) for batch in batches(journal)} == {1}
 
 
+@leasing
 def test_handle_alone_is_refused_where_batches_are_wanted(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:

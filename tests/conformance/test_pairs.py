@@ -12,7 +12,7 @@ from supervisor import kernel
 from supervisor.secret import Secret
 from supervisor.slot import QUIET, READY, RESUME
 from supervisor.values import Topic
-from tests.conformance.conftest import Bench, empty, several_topics
+from tests.conformance.conftest import Bench, empty, leasing, several_topics
 from tests.helpers import shop
 from tests.helpers.forked import Forked, Nursery
 
@@ -53,6 +53,7 @@ def test_an_outage_that_ends_while_nothing_is_taken(
     assert set(journal.counts("end")) == set(journal.counts("begin"))
 
 
+@leasing
 def test_a_backlog_of_a_quiet_process_brings_no_threads(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from supervisor import kernel
 from supervisor.board import UNKNOWN
 from supervisor.slot import READY, Slot
-from tests.conformance.conftest import Bench, empty
+from tests.conformance.conftest import Bench, empty, leasing
 from tests.helpers import shop
 from tests.helpers.eventually import eventually
 from tests.helpers.forked import Nursery
@@ -18,6 +18,7 @@ from workers.consumer import Consumer
 from workers.sources.source import Around, Delivery, Share, Source, SourceTrouble
 
 
+@leasing
 def test_a_locked_queue_is_said_once_and_survived(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
@@ -57,6 +58,7 @@ class Silent(Around):
         raise SourceTrouble("nobody answers")
 
 
+@leasing
 def test_an_outage_without_work_is_said_once_too(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
@@ -92,6 +94,7 @@ class Fickle(Around):
         return {delivery.number for delivery in deliveries}
 
 
+@leasing
 def test_what_was_not_begun_for_want_of_a_lease_does_not_wait_for_its_end(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
@@ -120,6 +123,7 @@ def test_a_queue_that_can_never_work_is_a_configuration_error(
     assert b"ready" not in one.lines
 
 
+@leasing
 def test_what_a_frozen_process_has_not_begun_is_left_to_others(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:

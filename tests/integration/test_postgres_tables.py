@@ -68,11 +68,12 @@ def row(server: PostgresServer, code: str) -> tuple[object, ...]:
     return found
 
 
+@pytest.mark.parametrize("claim", ["lock", "lease"])
 def test_a_notification_wakes_and_what_failed_is_replayed(
-    supervise: Supervise, server: PostgresServer
+    supervise: Supervise, server: PostgresServer, claim: str
 ) -> None:
     # Nobody would look at the table again within the test.
-    jobs = section("pay", url=server.url, poll_interval="1h", **KEYS)
+    jobs = section("pay", url=server.url, poll_interval="1h", claim=claim, **KEYS)
     supervisor = supervise(jobs, MODULES)
     insert(server, "é'1", 5)
     Ledger(supervisor).wait("done", "é'1")

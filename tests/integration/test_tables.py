@@ -113,7 +113,7 @@ def test_what_a_table_cannot_is_said(supervise: Supervise) -> None:
         ({"error_column": "e"}, "error_column: payments has no column e "),
         ({"key": "shop"}, "key: shop is not unique in payments; it needs CREATE UNIQUE INDEX"),
         ({"where": "t.sho = 1"}, "where: cannot be used: no such column: t.sho"),
-        ({"claim": "lock"}, "claim: lock is not in this release; write lease, or leave it out"),
+        ({"claim": "lock"}, "claim: SQLite locks whole files, and no rows; write lease, or"),
         ({"url": "redis://h"}, 'url: "redis://h" is no database; write postgresql://USER@HOST'),
     ],
 )

@@ -240,7 +240,10 @@ def test_three_faults_are_three_lines(text: str) -> None:
         ("[cron:x]\nschedule = a\n", "1: [cron:x]: cron jobs are not in this release; set enable"),
         ("[api]\nbind = a\n", "1: [api]: api jobs are not in this release; set enable = false"),
         ("[http]\nenable = true\n", "2: [http] enable: the http process is not in this release"),
-        ("[daemon]\npool_size = 3\n", "2: [daemon] pool_size: not in this release; leave it out"),
+        (
+            "[daemon]\nlatency_limit = 3\n",
+            "2: [daemon] latency_limit: not in this release; leave it out",
+        ),
         ("[daemon]\nbackoff = 5x\n", '2: [daemon] backoff: "5x" is no duration; write 500ms, 30s'),
         ("[supervisor]\nname = a b\n", '2: [supervisor] name: "a b" is no name'),
         ("[supervisor]\npythonpath = gone\n", "2: [supervisor] pythonpath: "),

@@ -62,3 +62,48 @@ def test_bounds_of_the_threads_that_cannot_be() -> None:
         "w.ini:6: [daemon:q] min_concurrency: 5 is more than max_concurrency (4); make it at most"
         " that"
     )
+
+
+@pytest.mark.parametrize(("text", "size"), [("", 10), ("concurrency = 3", 3), ("pool_size = 2", 2)])
+def test_as_many_connections_as_threads_where_nothing_else_is_said(text: str, size: int) -> None:
+    (job,) = read(f"{QUEUE}{text}\n").jobs
+    assert job.pool_size == size
+
+
+TABLE = "[daemon:t]\ntype = table\nurl = {}\ntable = t\nhandler = s:h\n"
+SERVER = TABLE.format("postgresql://me@host/shop")
+FILE = TABLE.format("sqlite:///t.db")
+
+
+@pytest.mark.parametrize(
+    ("text", "claim"),
+    [
+        (SERVER, "lock"),
+        (SERVER + "claim = lease\n", "lease"),
+        (SERVER + "batch = 2\n", "lease"),
+        (FILE, "lease"),
+        (TABLE.format("${file:url}"), "lease"),
+        (TABLE.format("${file:url}") + "claim = lock\n", "lock"),
+    ],
+)
+def test_rows_are_held_by_locks_where_they_can_be(text: str, claim: str) -> None:
+    Path("url").write_text("unknown until the child reads it")
+    (job,) = read(text).jobs
+    assert job.claim == claim
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (FILE, "SQLite locks whole files, and no rows; write lease, or leave it out"),
+        (
+            SERVER + "batch = 2\n",
+            "a transaction holds one row, and batch is more; write lease, or leave batch out",
+        ),
+    ],
+)
+def test_locks_that_cannot_be(text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(f"{text}claim = lock\n")
+    line = len(text.splitlines()) + 1
+    assert str(caught.value) == f"w.ini:{line}: [daemon:t] claim: {words}"

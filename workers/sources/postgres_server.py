@@ -19,8 +19,8 @@ from workers.sources.source import SourceTrouble
 
 T = TypeVar("T")
 
-_KEEPALIVE_S: Final = 10
-"""A peer that is gone without a word is asked for after such a silence."""
+KEEPALIVES: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""A peer that is gone without a word is asked for after a silence of 10 s."""
 
 DENIED: Final = "42501"
 """The code of an error: no right to do that. Source: PostgreSQL, appendix A."""
@@ -50,6 +50,8 @@ class PostgresServer:
         self._connection: Any = None  # psycopg2 has no types
         self.changed = 0
         """How many rows the last call has changed, or given."""
+        self.connects = 0
+        """How often it has connected: what was notified in between was not heard."""
 
     def run(self, sql: str, values: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
         """Carry out one statement. Raises: SourceTrouble."""
@@ -87,13 +89,12 @@ class PostgresServer:
             async_=1,
             application_name=self._name,
             client_encoding="UTF8",
-            keepalives_idle=_KEEPALIVE_S,
-            keepalives_interval=_KEEPALIVE_S // 2,
-            keepalives_count=3,
+            **KEEPALIVES,
         )
         self._wait(deadline)
         for statement in self._begin:
             self._execute(statement, None, deadline)
+        self.connects += 1
 
     def _execute(
         self, sql: str, values: Mapping[str, object] | None, deadline: float

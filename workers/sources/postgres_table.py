@@ -25,7 +25,7 @@ _PLANS: Final = ("SET enable_seqscan = off", "SET enable_bitmapscan = off")
 """Every statement wants few rows by an index, in its order. A server that has not analyzed a table
 since it was filled takes it for small, and would read and sort all of it each time."""
 
-_FREE_ROWS: Final = """
+FREE_ROWS: Final = """
     FROM {here} t
     WHERE {is_pending} AND t.{key} IS NOT NULL AND coalesce(
         (SELECT w.owner IS NULL AND w.due <= now() FROM {work} w WHERE w.key = t.{key}), true)
@@ -40,7 +40,7 @@ _LOCKED: Final = """
 
 _CLAIM: Final = f"""
     WITH picked AS MATERIALIZED (
-        SELECT t.{{key}} AS key, t.{{order}} AS place, row_to_json(t)::text AS line {_FREE_ROWS}
+        SELECT t.{{key}} AS key, t.{{order}} AS place, row_to_json(t)::text AS line {FREE_ROWS}
         ORDER BY t.{{order}} LIMIT %(wanted)s FOR NO KEY UPDATE OF t SKIP LOCKED
     ), claimed AS (
         INSERT INTO {{work}} AS w (key, owner, until)
@@ -142,6 +142,7 @@ class PostgresTableSource:
         self._next_echo = 0.0
         self._awaits_echo = False
         self._is_unsure = False
+        self._connects = 0
 
     def open(self) -> None:
         """Connect, compare the table with what the job says, make what is beside it."""
@@ -228,9 +229,9 @@ class PostgresTableSource:
             failures=[one.failures for one in deliveries],
             crashes=[one.crashes for one in deliveries],
             queues=[burial.queue for burial in burials],
-            ids=[_text(burial.id) for burial in burials],
-            errors=[_text(burial.error) for burial in burials],
-            traces=[_text(burial.traceback) for burial in burials],
+            ids=[text(burial.id) for burial in burials],
+            errors=[text(burial.error) for burial in burials],
+            traces=[text(burial.traceback) for burial in burials],
             origins=[burial.origin for burial in burials],
         )
         self._held.forget(deliveries)
@@ -266,7 +267,7 @@ class PostgresTableSource:
         """Count what is to be done and free, up to a bound."""
         if self._table.name not in topics:
             return 0
-        sql = f"SELECT count(*) FROM (SELECT 1 {_FREE_ROWS} LIMIT {MOST}) found"
+        sql = f"SELECT count(*) FROM (SELECT 1 {FREE_ROWS} LIMIT {MOST}) found"
         [(number,)] = self._run(sql)
         return int(number)
 
@@ -293,10 +294,17 @@ class PostgresTableSource:
             keys=self._held.all(),
         )
 
-    def _run(self, sql: str, *, settled: str = "", **values: object) -> list[tuple[Any, ...]]:
+    def _examine(self) -> None:
+        """Look at the table again, if the first look failed. Raises: ConfigError, SourceTrouble."""
         if not self._work.key_type:
             self._work.examine()
+
+    def _run(self, sql: str, *, settled: str = "", **values: object) -> list[tuple[Any, ...]]:
+        self._examine()
         found = self._server.run(self._work.filled(sql, settled), {"me": self._owner, **values})
+        if self._server.connects != self._connects:
+            self._connects = self._server.connects
+            self._pace.hurry()
         if self._server.heard():
             self._ring()
         return found
@@ -338,6 +346,6 @@ class PostgresTableSource:
         return f"echo {self._owner}"
 
 
-def _text(text: str) -> str:
+def text(text: str) -> str:
     """Escape what no text of PostgreSQL can hold."""
     return text.replace("\0", "\\0")

@@ -68,6 +68,9 @@ class PostgresTableDesk(TableDesk):
         """Count the rows."""
         self._prepare()
         [(held, dead, paused, ready, delayed)] = self._run(_DEPTHS)
+        if self._table.is_locked:
+            locked = min(ready, self._work.locked())
+            held, ready = held + locked, ready - locked
         return [Depth(self._table.name, ready, delayed, held, dead, None, bool(paused))]
 
     def walk(self, queue: str, message_id: str | None = None) -> Iterator[Letter]:

@@ -42,6 +42,13 @@ _INDEXES: Final = """
 """
 
 
+_LOCKED: Final = """
+    SELECT count(DISTINCT pid) FROM pg_locks WHERE locktype = 'relation' AND granted
+        AND mode = 'RowShareLock' AND relation = to_regclass(%(here)s)::oid
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""Who has locked rows, to keep them or to change them. Source: PostgreSQL, table-level locks."""
+
 _PLACE: Final = re.compile(r"\{(\w+)\}")
 """A place in a statement where something of the table is put in."""
 
@@ -119,6 +126,11 @@ class Work:
             f" WHERE {quoted(table.status)} = {literal(table.pending)}"
         )
         return [f"{table.name} has no index of what is to be done; it needs {ddl}"]
+
+    def locked(self) -> int:
+        """Count the transactions that hold rows by their lock. Raises: SourceTrouble."""
+        [(number,)] = self._server.run(_LOCKED, {"here": self._table.here})
+        return int(number)
 
     def make(self) -> None:
         """Make what lies beside the table where it is missing. Raises: ConfigError, SourceTrouble.

@@ -1,8 +1,8 @@
 """What the consume loop asks of a place where messages wait, and the words they share.
 
-A source owns its client and nothing else: no threads, no retries, no decisions. All sources pass
-one conformance suite (tests/conformance). Every call may raise SourceTrouble, which means "not
-now"; what can never work is a ConfigError.
+A source owns its client and nothing else: no retries, no decisions, and no threads but what its
+client cannot do without. All sources pass one conformance suite (tests/conformance). Every call may
+raise SourceTrouble, which means "not now"; what can never work is a ConfigError.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 LONE_CRASHES_S: Final = (1.0, 4.0)
 """How long a message waits that has killed its process alone, for the first time and the second.
@@ -22,6 +22,40 @@ order, it comes at once.
 
 class SourceTrouble(Exception):
     """The server or file cannot be used at the moment; the same call may work later."""
+
+
+class SessionLost(Exception):
+    """The connection that held a message was lost, in its handler or at the end of it."""
+
+
+class Session(Protocol):
+    """The open transaction that holds a message, where its source works so.
+
+    While its handler is called it is the handler's thread's; else the loop's.
+    """
+
+    connection: Any
+    """What the handler may work with in the same transaction; of the type of its driver."""
+
+    def enter(self) -> None:
+        """Hand it over to the thread that calls the handler."""
+        ...
+
+    def leave(self) -> None:
+        """Hand it back."""
+        ...
+
+    def finish(self, attempts: int) -> None:
+        """Commit what the handler did together with the word that its message is done.
+
+        `attempts` are its calls, this one included. Raises: SessionLost, and what the server
+        says against it, which is a failure of the handler.
+        """
+        ...
+
+    def is_lost(self) -> bool:
+        """Tell whether a call has found the connection broken."""
+        ...
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -45,7 +79,8 @@ class Delivery:
     a handler that ended, `failures` those that raised, `crashes` the processes that it killed
     while it ran alone; a mere delivery, or a stop, counts in none of them. A `suspect` was in a
     handler when its process died. Messages of one `lane` are handled one after the other, in the
-    order in which they were given out; 0 is no lane.
+    order in which they were given out; 0 is no lane. What a `session` holds is acknowledged by
+    it; `ack` then only takes note.
     """
 
     number: int
@@ -57,6 +92,7 @@ class Delivery:
     suspect: bool = False
     envelope: Envelope | None = None
     lane: int = 0
+    session: Session | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ class Table:
     error_column: str | None = None
     notify: str | None = None
     poll_interval: float = 1.0
+    is_locked: bool = field(default=False, compare=False, repr=False)
+    """Its rows are held by locks, and not by leases."""
     wrong: Callable[[str, str], ConfigError] = field(
         default=lambda key, words: ConfigError(), compare=False, repr=False
     )
