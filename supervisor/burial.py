@@ -75,7 +75,7 @@ class Burial:
     def _judged(self, seat: Seat, how: Exit, pid: int) -> Exit:
         """Tell a kill that nobody here has ordered from one of the kernel's for want of memory."""
         if how.signal == signal.SIGKILL and not seat.killed:
-            return replace(how, out_of_memory=self._witness.has_seen(pid))
+            return replace(how, out_of_memory=True) if self._witness.has_seen(pid) else how
         self._witness.look()
         return how
 
@@ -151,9 +151,12 @@ class Burial:
         Returns False beside it when there may be more: somebody is just leaving or in the middle
         of an exec, as a process is that becomes a daemon. Then we look again soon.
         """
-        owners = {pid: other.name for pid, other in self._seats.by_pid.items()}
         while True:
             living = descendants.reap_orphans(self._seats.living_pids())
+            if not living:
+                self._looks.clear()
+                return {}, True  # as a rule: nobody is asked for anything
+            owners = {pid: other.name for pid, other in self._seats.by_pid.items()}
             names = {pid: self._slot_of(pid, owners) for pid in living}
             unclear = {
                 pid
@@ -163,7 +166,7 @@ class Burial:
             }
             # One that has died while we looked could not tell whose it was, and its children have
             # become ours without a look at them.
-            if not living or living <= descendants.reap_orphans(self._seats.living_pids()):
+            if living <= descendants.reap_orphans(self._seats.living_pids()):
                 break
         self._looks = {pid: count for pid, count in self._looks.items() if pid in living}
         if unclear and not self._unclear:

@@ -244,7 +244,7 @@ def own_start() -> int:
         os.close(fd)
     except OSError:
         return 0
-    return int(text.rpartition(b")")[2].split()[19])
+    return int(text.rpartition(b")")[2].split(None, 20)[19])
 
 
 def children(pid: int) -> tuple[int, ...]:

@@ -43,6 +43,8 @@ _INHERITED_IGNORED = tuple(
     if signal.getsignal(number) is signal.SIG_IGN
 )
 
+_RESET = tuple(map(int, (*MASTER, *_INHERITED_IGNORED)))
+
 
 class Wakeup:
     """The pipe through which signals reach the loop of the master. Runs in: supervisor."""
@@ -140,7 +142,7 @@ def reset_in_child() -> None:
     mask is lifted by `unblock`, last of all.
     """
     signal.set_wakeup_fd(-1)
-    for number in (*MASTER, *_INHERITED_IGNORED):
+    for number in _RESET:
         _signal.signal(number, _signal.SIG_DFL)
 
 

@@ -167,5 +167,5 @@ def take_over_logging(report: Report) -> None:
     The level stays the one of the master, which came with the fork.
     """
     _HANDLER.report = report
-    logging.getLogger().handlers[:] = [_HANDLER]
+    logging.root.handlers[:] = [_HANDLER]
     logging.captureWarnings(True)
