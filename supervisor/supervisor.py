@@ -54,6 +54,7 @@ from supervisor.preload import PreloadError, freeze, modules, preload
 from supervisor.probe import probe, search_path
 from supervisor.process import Exit
 from supervisor.recycling import Recycling
+from supervisor.rehearsal import rehearse
 from supervisor.reloading import Reloading
 from supervisor.rolling import Rolling
 from supervisor.seat import TAIL_LINES, Seat, Seats, policy_of, timestamp
@@ -190,6 +191,7 @@ class Supervisor:
         self.vigil.begin()
         _log.info("starting %d daemon job(s), %d process(es)", len(config.jobs), len(self.seats))
         self.outside.watch()
+        rehearse()
         for seat in self.precedence.in_order(self.seats.values()):
             if not seat.predecessors:
                 self.happen_to(seat, Kind.START)

@@ -33,7 +33,7 @@ LAYERS = (
     "crew reloading shutdown",
     "examination",
     "arrivals inquest rolling stacks client render nursery burial orders outside vigil precedence",
-    "control capture probe preload seat remains followers",
+    "control capture probe preload rehearsal seat remains followers",
     "prerequisites reload connection loading",
     "agreement columns logs process descendants slot meters stream",
     "config child sink ring",

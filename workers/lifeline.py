@@ -77,6 +77,11 @@ class Lifeline:
         self.fallen: Callable[[Fallen], None] | None = None
         self._orphaned = False
 
+    def let_go(self) -> None:
+        """Close what it has opened, where it never listens."""
+        for fd in (self._signal_fd, self._signal_write_fd, self._nudge_fd):
+            os.close(fd)
+
     def listen(self) -> None:
         """Begin. From here on TERM and INT are a stop, and a dead master is one too."""
         signal.set_wakeup_fd(self._signal_write_fd, warn_on_full_buffer=False)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from supervisor import bytecode
-from supervisor.board import Phase
+from supervisor.board import Page, Phase
 from supervisor.errors import ConfigError, ExitCode, SupervisorError
 from supervisor.slot import Slot
 from workers import handlers
@@ -35,6 +35,9 @@ from workers.title import Title
 _EXIT_HOOKS_S: Final = 1.0
 
 _STDERR: Final = 2
+_SETUP: Final = Phase.SETUP
+_WORKING: Final = Phase.WORKING
+"""Looked up once: the enum would have each child touch six pages for it."""
 
 _STOP: Final = StopToken()
 """Made at import, in the master: no child pays for its events and locks again."""
@@ -70,7 +73,7 @@ class Child:
     def ready(self) -> None:
         """Tell the master, and `ps`, that the work can begin."""
         bytecode.look_beside_sources(self.slot.state_dir)
-        self.slot.page.enter(Phase.WORKING)
+        self.slot.page.enter(_WORKING)
         self.show_lull()
         self.report.ready()
 
@@ -91,14 +94,31 @@ def main(slot: Slot, work: Callable[[Child], int] | None = None) -> int:
     return code
 
 
+def rehearse(times: int) -> None:
+    """Make what each child makes at its start, and drop it. Runs in: supervisor (`rehearsal`)."""
+    page = Page.alone()
+    for _ in range(times):
+        Report(-1).ready()
+        Title("worker", "rehearsal:0")
+        pulse, tally = Pulse(page), Tally(page.tallies)
+        context = Context("rehearsal:0", 0, {}, _log, _STOP, pulse=pulse, tally=tally)
+        Lifeline(-1, _STOP, 0.0).let_go()
+        handlers.refuse_lazy(rehearse, context.name)
+        handlers.load("os:getpid")
+        page.enter(_SETUP)
+    # Its table of 13 KB is made here once, and not in each child.
+    faulthandler.register(signal.SIGUSR2, _STDERR)
+    faulthandler.unregister(signal.SIGUSR2)
+
+
 def _begin(slot: Slot) -> Child:
-    slot.page.enter(Phase.SETUP)
+    slot.page.enter(_SETUP)
     bytecode.look_in(slot.state_dir)
     report = Report(slot.report_fd)
     take_over_logging(report)
     os.register_at_fork(after_in_child=report.forget)
-    # Not chained: a dump is a look at a live process, and must not end it.
-    faulthandler.register(signal.SIGUSR2, file=_STDERR, all_threads=True, chain=False)
+    # All threads, and not chained: a dump is a look at a live process, and must not end it.
+    faulthandler.register(signal.SIGUSR2, _STDERR, True, False)
     stop = _STOP
     if slot.quiet:
         stop.lull(quiet=True)
