@@ -6,8 +6,8 @@ up, while consumers work or while nobody does. Every call may raise SourceTroubl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Protocol
 
@@ -23,7 +23,10 @@ NUMBER_MAX: Final = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How much of one topic waits, is in work, and is dead. Ages are seconds."""
+    """How much of one topic waits, is in work, and is dead. Ages are seconds.
+
+    `parts` is how much waits in each part of it, where it has some.
+    """
 
     topic: str
     depth: int = 0
@@ -32,6 +35,7 @@ class Depth:
     dead: int = 0
     oldest_age_s: float | None = None
     paused: bool | int = False
+    parts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

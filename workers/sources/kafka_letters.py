@@ -91,18 +91,18 @@ def record_of(burial: Burial, was: Record, origin: Origin, level: int = Level.WH
         (_OURS + name, str(value).encode("utf-8", "surrogatepass"))
         for name, value in fields.items()
     ]
-    return Record(was.key, was.value, [*_theirs(was.headers), *ours])
+    return Record(was.key, _value(was), [*_theirs(was.headers), *ours])
 
 
 def replayed(was: Record, place: Origin) -> Record:
     """Build the record that goes back to the topic of a letter."""
     theirs = [header for header in _theirs(was.headers) if header[0] != _FROM]
-    return Record(was.key, was.value, [*theirs, (_FROM, str(place).encode())])
+    return Record(was.key, _value(was), [*theirs, (_FROM, str(place).encode())])
 
 
 def mark(offsets: Iterable[int]) -> Record:
     """Build the record that settles letters of its partition."""
-    return Record(None, None, [(_SETTLED, ",".join(map(str, offsets)).encode())])
+    return Record(None, b"", [(_SETTLED, ",".join(map(str, offsets)).encode())])
 
 
 def settled_by(was: Record) -> frozenset[int] | None:
@@ -162,6 +162,11 @@ def text_of(key: bytes | None) -> str | None:
 def texts_of(headers: Headers) -> Mapping[str, str]:
     """Read headers; of two with one name the later one counts."""
     return {name: text_of(value) or "" for name, value in headers}
+
+
+def _value(was: Record) -> bytes | None:
+    """Give the value; kafka-python sends nothing that has neither a key nor a value."""
+    return b"" if was.key is None and was.value is None else was.value
 
 
 def _theirs(headers: Headers) -> Headers:
