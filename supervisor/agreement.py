@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from supervisor import dependencies, ini, values
@@ -185,6 +186,11 @@ def know_groups(jobs: Sequence[Job]) -> tuple[Job, ...]:
     return tuple(
         replace(job, other_groups=others(job)) if job.type == "stream" else job for job in jobs
     )
+
+
+def know_state_dir(jobs: Iterable[Job], state_dir: Path) -> tuple[Job, ...]:
+    """Tell jobs on Kafka where the supervisor keeps its state."""
+    return tuple(replace(job, state_dir=state_dir) if job.type == "kafka" else job for job in jobs)
 
 
 def refuse_two_users(supervisor: Mapping[str, object], jobs: Iterable[Job], notes: Notes) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from supervisor import cgroups, descendants, kernel, memory
+from supervisor import cgroups, descendants, kernel, memory, settings
 from supervisor.capture import Capture
 from supervisor.loop import Loop, now
 from supervisor.process import Exit, signal_group
@@ -30,8 +30,6 @@ BLIND_S: Final = 1.0
 """So long a burial waits for a /proc that cannot be read; then the job comes back without it."""
 
 BLIND_LOOK_S: Final = 0.1
-
-TYPES_WITH_LEASES: Final = frozenset({"queue", "stream"})
 
 _log = logging.getLogger("supervisor")
 
@@ -207,7 +205,7 @@ class Burial:
 
     def _mourn(self, seat: Seat, suspects: tuple[int, ...]) -> None:
         """Hand the leases of the dead on: to its successor, and to a sibling who can act now."""
-        if seat.job.type not in TYPES_WITH_LEASES:
+        if seat.job.type not in settings.CONSUMERS:
             return
         fallen = Fallen(seat.owner, suspects)
         if suspects:

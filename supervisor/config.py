@@ -86,6 +86,13 @@ class Job:
     # type = stream; what other jobs have on the same streams, as topic and group
     consumer_group: str = ""
     other_groups: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
+    # type = kafka, which has topics, order_topics and a group too
+    brokers: tuple[str, ...] = ()
+    order: str = "partition"
+    auto_offset_reset: str = "earliest"
+    client: Mapping[str, Secret] = field(default_factory=dict)
+    # where the supervisor keeps what a broker has no place for
+    state_dir: Path | None = field(default=None, compare=False, repr=False)
     # all consumers
     handler: str | None = None
     handlers: Mapping[str, str] = field(default_factory=dict)

@@ -92,7 +92,7 @@ class _Loader:
             path=path,
             worker_enable=worker["enable"],
             worker_mode=worker["mode"],
-            jobs=jobs,
+            jobs=agreement.know_state_dir(jobs, location.state_dir),
             warnings=tuple(_sorted(self._notes.warnings)),
             origins=origins,
         )
@@ -282,18 +282,15 @@ class _Loader:
     def _type(self, section: ini.Section, entry: ini.Entry | None) -> str | None:
         """Give the type of a job; when it is not known, read what needs none."""
         if entry is None:
-            known = [word for word in settings.DAEMON_TYPES if word in settings.BUILT_TYPES]
             if not _is_misspelt(section, "type"):
-                self._note(section.problem(f"missing; one of {', '.join(known)}", key="type"))
+                known = ", ".join(settings.DAEMON_TYPES)
+                self._note(section.problem(f"missing; one of {known}", key="type"))
             self._check_typeless(section)
             return None
         (row,) = settings.rows(_JOB_TABLE, "type")
         word = self._value(row, entry)
         if not isinstance(word, str):
             self._check_typeless(section)
-            return None
-        if word not in settings.BUILT_TYPES:
-            self._note(entry.problem(f"type {word} is {_NOT_BUILT}; set enable = false"))
             return None
         return word
 
@@ -355,7 +352,7 @@ class _Loader:
             return _WRONG
 
 
-_FAMILY_FIELDS: Final = {"handler.": "handlers", "option.": "options"}
+_FAMILY_FIELDS: Final = {"handler.": "handlers", "option.": "options", "client.": "client"}
 
 
 def _table(section: str) -> str | None:

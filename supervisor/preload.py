@@ -35,6 +35,7 @@ LIBRARIES: Final = {
     "scheduled": ("workers.scheduled",),
     "queue": ("workers.consumer",),
     "stream": ("workers.consumer",),
+    "kafka": ("workers.consumer", "workers.sources.kafka"),
 }
 """What the children of each type of job import, beside the runtime. Named, never imported here."""
 

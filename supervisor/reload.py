@@ -99,11 +99,13 @@ def going_back(config: Config, old: Job) -> Job:
     return replace(old, depends_on=current)
 
 
-_NOT_KEYS: Final = frozenset({"name", "kind", "section_origin", "origins", "other_groups"})
+_NOT_KEYS: Final = frozenset(
+    {"name", "kind", "section_origin", "origins", "other_groups", "state_dir"}
+)
 
 _FIELDS: Final = tuple(field.name for field in fields(Job) if field.name not in _NOT_KEYS)
 
-_FAMILIES: Final = {"options": "option.", "handlers": "handler."}
+_FAMILIES: Final = {"options": "option.", "handlers": "handler.", "client": "client."}
 
 _KEYS: Final = {"consumer_group": "group"}
 """Fields whose key has another name."""

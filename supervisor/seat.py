@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from supervisor import dumps, kernel
+from supervisor import dumps, kernel, settings
 from supervisor.board import UNKNOWN, Page
 from supervisor.config import Job
 from supervisor.process import Exit, Process
@@ -24,8 +24,6 @@ from supervisor.states import Cause, Goal, Policy, Restart, State, Status
 if TYPE_CHECKING:
     # Only for the reader: see `shapes`.
     from supervisor import shapes
-
-_CONSUMERS: Final = ("queue", "stream")
 
 DEATHS: Final = 20
 """How many deaths of a seat are remembered."""
@@ -145,7 +143,7 @@ class Seat:
     def is_stuck(self, now: float) -> bool:
         """Say whether a consumer has finished nothing for `progress_timeout`, while work waits."""
         reading, ready_at = self.page.read(), self.status.ready_at
-        if self.job.type not in _CONSUMERS or reading.backlog <= 0 or ready_at is None:
+        if self.job.type not in settings.CONSUMERS or reading.backlog <= 0 or ready_at is None:
             return False
         if self.quiet:
             return False

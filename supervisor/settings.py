@@ -27,7 +27,6 @@ SUPERVISOR: Final = "supervisor"
 
 DAEMON_TYPES: Final = ("worker", "program", "scheduled", "queue", "stream", "kafka", "table")
 API_TYPES: Final = ("asgi", "grpc")
-BUILT_TYPES: Final = frozenset({"worker", "program", "scheduled", "queue", "stream", "table"})
 CONSUMERS: Final = frozenset({"queue", "stream", "kafka", "table"})
 """The types that take messages from a source and give them to a handler."""
 
@@ -419,12 +418,28 @@ _STREAM_TYPE: Final = (
 )
 
 _KAFKA_TYPE: Final = (
-    Setting("brokers", _names, None, "`host:port`, several", needed=True),
-    Setting("topics", _topics, None, "names of topics", needed=True),
+    Setting("brokers", _many(urls.brokers), None, "`HOST:PORT`, several", needed=True),
+    Setting("topics", _topics, None, "names of topics, with weights", needed=True),
+    _ORDER_TOPICS,
     Setting("group", _text, None, "consumer group", needed=True),
-    Setting("order", _choice("partition", "key", "none"), "partition", "what stays in order"),
-    Setting("auto_offset_reset", _choice("earliest", "latest"), "earliest", "for a new group"),
-    Setting("client.ANY", _secret, None, "passed to kafka-python as it is"),
+    Setting(
+        "order",
+        _choice("partition", "key", "none"),
+        "partition",
+        "what stays in order: all of a partition, all of one key, or nothing",
+    ),
+    Setting(
+        "auto_offset_reset",
+        _choice("earliest", "latest"),
+        "earliest",
+        "where a group begins that has committed nothing yet",
+    ),
+    Setting(
+        "client.ANY",
+        _secret,
+        None,
+        "a setting of kafka-python: `client.security_protocol = SASL_SSL`",
+    ),
 )
 
 _TABLE_TYPE: Final = (
@@ -538,7 +553,7 @@ _DAEMON: Final = (
     *_only(_SCHEDULED_TYPE, "scheduled"),
     *_only(_QUEUE_TYPE, "queue"),
     *_only(_STREAM_TYPE, "stream"),
-    *_only(_KAFKA_TYPE, "kafka", built=False),
+    *_only(_KAFKA_TYPE, "kafka"),
     *_only(_TABLE_TYPE, "table"),
     *_only(_CONSUMER, *sorted(CONSUMERS)),
 )

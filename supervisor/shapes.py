@@ -203,7 +203,7 @@ class Item(TypedDict, total=False):
 
 
 class QueueStatus(TypedDict):
-    """How much waits in one topic of one queue, of a stream for one group."""
+    """How much waits in one topic of one queue, of a log for one group."""
 
     url: str
     topic: str
@@ -214,6 +214,7 @@ class QueueStatus(TypedDict):
     oldest_age_s: float | None
     paused: bool
     group: NotRequired[str]
+    partitions: NotRequired[dict[str, int]]
 
 
 class DeadLetter(TypedDict):

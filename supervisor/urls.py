@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.secret import FileReference, Given, Secret, plain
-from supervisor.values import nearest, quoted
+from supervisor.values import nearest, quoted, some
 
 _TABLE_FORMS: Final = "postgresql://USER@HOST:PORT/DATABASE or sqlite:///PATH"
 _POSTGRES: Final = ("postgresql", "postgres")
 _FORMS: Final = "redis://HOST:PORT/DATABASE or sqlite:///PATH"
 _REDIS: Final = ("redis", "rediss")
 _STREAM: Final = "+stream"
+
+KAFKA: Final = "kafka://"
+"""How the URL of a cluster begins; only commands and calls know it, jobs have `brokers`."""
 
 
 LOCK_ON_SQLITE: Final = "SQLite locks whole files, and no rows; write lease, or leave it out"
@@ -58,11 +61,25 @@ def stream_url(given: Given) -> Secret:
     return secret
 
 
+def brokers(text: str) -> tuple[str, ...]:
+    """Read the brokers of a cluster of Kafka: `HOST:PORT`, several. Raises: ValueError."""
+    found = some(text)
+    for one in found:
+        host, colon, port = one.rpartition(":")
+        is_port = port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16
+        if not (colon and host and is_port) or "://" in one or not one.isprintable():
+            raise ValueError(f"{quoted(one)} is no broker; write HOST:PORT, several with commas")
+    return found
+
+
 def by_hand(url: str) -> str:
     """Read the URL of a queue that was given to a command or a call. Raises: ValueError.
 
     There, where no job says it, that of a stream begins with `redis+stream`.
     """
+    if url.startswith(KAFKA):
+        brokers(url.removeprefix(KAFKA).partition("?")[0])
+        return url
     if is_of_stream(url):
         stream_url(Given((plain(of_server(url)),), Path.cwd()))
         return url

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from workers.base import Message
 
 if TYPE_CHECKING:
-    from workers.sources.source import Delivery
+    from workers.sources.source import Delivery, Envelope
 
 
 _read: Final = json.JSONDecoder().raw_decode
@@ -85,6 +85,11 @@ def message_of(delivery: Delivery) -> Message:
         fallback_id=str(delivery.number) if known is None else known.id,
         attempt=delivery.attempts + 1,
     )
+    return completed(message, known)
+
+
+def completed(message: Message, known: Envelope | None) -> Message:
+    """Add what the source knows, and the body does not say."""
     if known is None or message.published_at is not None:
         return message
     return replace(

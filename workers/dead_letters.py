@@ -18,6 +18,7 @@ from supervisor.config import Config
 from supervisor.errors import SupervisorError
 from supervisor.letters import Choice
 from workers import codec
+from workers.base import Message
 from workers.desks import desk_of, names_of, places_of
 from workers.queues import no_such_topic
 from workers.sources.desk import Desk, Letter
@@ -143,8 +144,13 @@ def _data_as_text(letter: Letter) -> tuple[str, ...]:
     return text, json.dumps(data), json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
-def _shown(letter: Letter) -> dict[str, object]:
+def _message(letter: Letter) -> Message:
     message = codec.decode(letter.topic, letter.body, fallback_id=letter.id, attempt=1)
+    return codec.completed(message, letter.envelope)
+
+
+def _shown(letter: Letter) -> dict[str, object]:
+    message = _message(letter)
     at = datetime.fromtimestamp(letter.at).astimezone()
     return {
         "id": letter.id,
@@ -158,7 +164,7 @@ def _shown(letter: Letter) -> dict[str, object]:
 
 
 def _whole(letter: Letter) -> dict[str, object]:
-    message = codec.decode(letter.topic, letter.body, fallback_id=letter.id, attempt=1)
+    message = _message(letter)
     return _shown(letter) | {
         "traceback": letter.traceback,
         "failures": letter.failures,

@@ -6,13 +6,13 @@ Client libraries are loaded here, by who needs them, and not before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
 from supervisor.errors import ConfigError, Problem, ServiceUnavailable
-from supervisor.urls import is_of_stream, is_postgres, is_redis, of_server, of_stream
+from supervisor.urls import KAFKA, is_of_stream, is_postgres, is_redis, of_server, of_stream
 
 if TYPE_CHECKING:
     from supervisor.config import Config, Job
@@ -26,7 +26,7 @@ _LOOK_S: Final = 3.0
 
 def place_of(url: str) -> str:
     """Give the one form of a URL, by which two jobs of one queue are known. Raises: ConfigError."""
-    if is_redis(url) or is_of_stream(url):
+    if is_redis(url) or is_of_stream(url) or url.startswith(KAFKA):
         return url
     from workers.sources.sqlite_file import path_of
 
@@ -44,6 +44,10 @@ def desk_at(place: str, names: Iterable[str] = (), *, io_timeout: float, create:
 
         url, _, group = place.partition("#")
         return StreamDesk(of_server(url), names, group=unquote(group), io_timeout=io_timeout)
+    if place.startswith(KAFKA):
+        from workers import clusters
+
+        return clusters.desk_at(place, io_timeout)
     if is_redis(place):
         from workers.sources.redis_desk import RedisDesk
 
@@ -69,10 +73,39 @@ def places_of(config: Config) -> dict[str, list[Job]]:
     """Give the places of the configuration, each with the jobs that consume from it."""
     places: dict[str, list[Job]] = {}
     for job in config.jobs:
-        if job.url is not None:
+        if job.type == "kafka":
+            from workers import clusters
+
+            places.setdefault(clusters.place_of(job, client_of(job)), []).append(job)
+        elif job.url is not None:
             place = _place_of_job(job, revealed(job, "url", job.url))
             places.setdefault(place, []).append(job)
     return places
+
+
+def client_of(job: Job) -> dict[str, str]:
+    """Read the settings of the client of a job for a command. Raises: ConfigError."""
+    return {key: revealed(job, f"client.{key}", value) for key, value in job.client.items()}
+
+
+def shown_place(job: Job) -> str:
+    """Give where a job consumes from, as anybody may see it."""
+    if job.type == "kafka":
+        from workers import clusters
+
+        return clusters.shown(job)
+    return job.url.shown if job.url is not None else ""
+
+
+def url_to_publish(job: Job) -> tuple[str, str]:
+    """Give the URL by which the topics of a job are known, and as anybody may see it."""
+    if job.type == "kafka":
+        from workers import clusters
+
+        return clusters.url_of(job, client_of(job)), clusters.shown(job)
+    assert job.url is not None, "every queue has one"
+    url, shown = revealed(job, "url", job.url), job.url.shown
+    return (of_stream(url), of_stream(shown)) if job.type == "stream" else (url, shown)
 
 
 def _place_of_job(job: Job, url: str) -> str:
@@ -97,6 +130,10 @@ def _names(jobs: Iterable[Job]) -> list[str]:
 
 
 def _new_desk(place: str, jobs: list[Job], *, create: bool) -> Desk:
+    if jobs[0].type == "kafka":
+        from workers import clusters
+
+        return clusters.desk_of(jobs, client_of(jobs[0]), _names(jobs), jobs[0].io_timeout)
     if jobs[0].table:
         from workers import tables
 
@@ -126,32 +163,43 @@ class Servers:
 
 def servers(config: Config) -> Servers:
     """Ask each server of a configuration whether it would work, and tell what would not."""
-    tables = _tables(config)
-    return replace(tables, lost=(*_unreachable(config), *tables.lost))
+    alone = _asked_one_by_one(config)
+    return replace(alone, lost=(*_unreachable(config), *alone.lost))
 
 
-def _tables(config: Config) -> Servers:
-    from workers import tables
+def _asked_one_by_one(config: Config) -> Servers:
+    """Ask for what is of one job: a table; topics and a group of a cluster."""
     from workers.sources.source import SourceTrouble
 
     lost: list[Problem] = []
     wrong: list[Problem] = []
     warnings: list[Problem] = []
     for job in config.jobs:
-        if not job.table or job.url is None:
+        if not job.table and job.type != "kafka":
             continue
-        revealed(job, "url", job.url)
-        desk = tables.desk_of(job, _LOOK_S)
+        key, what = ("brokers", "cluster") if job.type == "kafka" else ("url", "database")
         try:
-            warnings += [job.problem("table", words) for words in desk.look()]
+            with closing(_desk_of_one(job)) as desk:
+                warnings += [job.problem("table", words) for words in desk.look()]
         except SourceTrouble as error:
-            words = f"the database of {job.url.shown} cannot be used: {error}"
-            lost.append(job.problem("url", words))
+            words = f"the {what} of {shown_place(job)} cannot be used: {error}"
+            lost.append(job.problem(key, words))
         except ConfigError as error:
             wrong += error.problems
-        finally:
-            desk.close()
     return Servers(tuple(lost), tuple(wrong), tuple(warnings))
+
+
+def _desk_of_one(job: Job) -> Desk:
+    """Give a desk that looks at what one job needs. Raises: ConfigError."""
+    if job.type == "kafka":
+        from workers import clusters
+
+        return clusters.desk_of([job], client_of(job), (), _LOOK_S)
+    from workers import tables
+
+    assert job.url is not None, "a table is in a database"
+    revealed(job, "url", job.url)
+    return tables.desk_of(job, _LOOK_S)
 
 
 def _unreachable(config: Config) -> tuple[Problem, ...]:

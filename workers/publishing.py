@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from supervisor.errors import NoSuchJob, UsageError
-from supervisor.urls import by_hand, of_stream
-from workers.desks import desk_at, place_of, revealed, unavailable_in_words
+from supervisor.urls import by_hand
+from workers.desks import desk_at, place_of, unavailable_in_words, url_to_publish
 
 if TYPE_CHECKING:
     from supervisor.config import Config
@@ -91,15 +91,13 @@ def url_of(config: Config, topic: str) -> str:
     found: dict[str, str] = {}
     topics: set[str] = set()
     for job in config.jobs:
-        if job.url is None:
+        if job.url is None and job.type != "kafka":
             continue
         if job.table == topic:
             raise UsageError(f"{topic} is the table of {job.name}; insert a row instead")
         topics.update(known.name for known in job.topics)
         if any(known.name == topic for known in job.topics):
-            url, shown = revealed(job, "url", job.url), job.url.shown
-            if job.type == "stream":
-                url, shown = of_stream(url), of_stream(shown)
+            url, shown = url_to_publish(job)
             found[url] = f"{shown} ({job.name})"
     if len(found) > 1:
         choice = "\n".join(f"  {shown}" for shown in found.values())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from supervisor.config import Config, Job
 from supervisor.errors import NoSuchJob, UsageError
-from workers.desks import desk_of, places_of
+from workers.desks import desk_of, places_of, shown_place
 from workers.sources.desk import Depth, Desk, depths_of
 
 
@@ -104,8 +104,8 @@ def _depths(place: str, jobs: list[Job], topics: list[str]) -> list[Depth]:
 
 
 def _rows(place: str, jobs: list[Job], topics: dict[str, None]) -> list[dict[str, object]]:
-    shown = jobs[0].url.shown if jobs[0].url is not None else ""
-    group = {"group": jobs[0].consumer_group} if jobs[0].type == "stream" else {}
+    shown = shown_place(jobs[0])
+    group = {"group": jobs[0].consumer_group} if jobs[0].consumer_group else {}
     return [{**_row(shown, depth), **group} for depth in _depths(place, jobs, list(topics))]
 
 
@@ -119,4 +119,5 @@ def _row(url: str, depth: Depth) -> dict[str, object]:
         "dead": depth.dead,
         "oldest_age_s": None if depth.oldest_age_s is None else round(depth.oldest_age_s, 3),
         "paused": bool(depth.paused),
+        **({"partitions": dict(depth.parts)} if depth.parts else {}),
     }

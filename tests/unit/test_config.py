@@ -20,6 +20,7 @@ from supervisor.location import locate
 FINE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 WORKER = "[daemon:w]\ntype = worker\ntarget = shop.w:run\n"
+KAFKA = "[daemon:k]\ntype = kafka\ntopics = a\ngroup = g\n"
 QUEUE = "[daemon:q]\ntype = queue\nurl = sqlite:///q.db\ntopics = a:5, b\n"
 
 
@@ -172,7 +173,7 @@ def test_topic_without_handler_is_a_warning() -> None:
 
 
 def test_disabled_job_may_use_what_is_not_built() -> None:
-    text = "[daemon:k]\nenable = ${ON:-no}\ntype = kafka\nbrokers = ${NO_SUCH_VARIABLE}\n"
+    text = "[daemon:k]\nenable = ${ON:-no}\ntype = table\nlease_column = ${NO_SUCH_VARIABLE}\n"
     assert read(text + WORKER).jobs[0].name == "w"
 
 
@@ -233,7 +234,10 @@ def test_three_faults_are_three_lines(text: str) -> None:
         ("[daemon]\njobs = v\n" + WORKER, '2: [daemon] jobs: no job "v"; one of w'),
         ("[daemon:x]\n", "1: [daemon:x] type: missing; one of worker, program, scheduled, queue"),
         ("[daemon:x]\ntype = wroker\n", '2: [daemon:x] type: "wroker" is not known; did you mean'),
-        ("[daemon:x]\ntype = kafka\n", "2: [daemon:x] type: type kafka is not in this release"),
+        (KAFKA + "brokers = h\n", '5: [daemon:k] brokers: "h" is no broker; write HOST:PORT, se'),
+        (KAFKA + "brokers = h:0, g:1\n", '5: [daemon:k] brokers: "h:0" is no broker; write HOST'),
+        (KAFKA + "brokers = k://h:1\n", '5: [daemon:k] brokers: "k://h:1" is no broker; wr'),
+        (KAFKA, "1: [daemon:k] brokers: missing; `HOST:PORT`, several"),
         ("[daemon:x]\ntype = worker\n", "1: [daemon:x] target: missing; "),
         ("[daemon:x]\ntype = program\n", "1: [daemon:x] command: missing; "),
         ("[daemon:x]\ntype = scheduled\n", "1: [daemon:x] handler: missing; "),
@@ -417,7 +421,7 @@ LINES = st.builds(
 
 
 @hypothesis_settings(suppress_health_check=FINE, max_examples=200)
-@given(job_type=st.sampled_from(sorted(settings.BUILT_TYPES)), lines=st.lists(LINES, max_size=12))
+@given(job_type=st.sampled_from(settings.DAEMON_TYPES), lines=st.lists(LINES, max_size=12))
 def test_every_problem_names_a_line_of_the_file(job_type: str, lines: list[str]) -> None:
     path = Path("etc/w.ini")
     text = f"[daemon:a]\ntype = {job_type}\n" + "".join(lines)

@@ -127,7 +127,7 @@ def test_what_is_applied_leaves_only_what_a_restart_can_change(old: Config, new:
 def test_every_field_of_a_configuration_has_its_place() -> None:
     for field in fields(Job):
         key = reload._KEYS.get(field.name, field.name)
-        is_key = settings.rows("daemon:NAME", key) or key in ("options", "handlers")
+        is_key = settings.rows("daemon:NAME", key) or key in ("options", "handlers", "client")
         assert is_key or field.name in reload._NOT_KEYS, field.name
     for key in ("name", "run_dir", "state_dir", "preload", "socket_mode", "worker_enable"):
         assert reload._of_supervisor(key) == settings.SUPERVISOR

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from supervisor import settings
+from supervisor import reload, settings
 from supervisor.config import Config, Job
 from supervisor.values import Preload
 
@@ -40,18 +40,20 @@ def test_no_type_has_two_rows_of_one_key(job_type: str) -> None:
 def test_every_built_key_of_a_job_is_a_field_of_job_and_the_other_way_round() -> None:
     keys = {
         row.key
-        for job_type in settings.BUILT_TYPES
+        for job_type in settings.DAEMON_TYPES
         for row in settings.of_type("daemon:NAME", job_type)
         if row.built
     }
-    made = {"handler.ANY": "handlers", "option.ANY": "options"}
-    # The word `group` means another thing to a stream.
-    own = {"name", "kind", "section_origin", "origins", "consumer_group", "other_groups"}
-    assert {made.get(key, key) for key in keys - {"enable"}} == {f.name for f in fields(Job)} - own
+    made = {"handler.ANY": "handlers", "option.ANY": "options", "client.ANY": "client"}
+    # The word `group` means another thing to a log.
+    own = reload._NOT_KEYS | reload._KEYS.keys()
+    assert {made.get(key, key) for key in keys - {"enable", "type"}} == {
+        field.name for field in fields(Job)
+    } - own - {"type"}
 
 
 def test_defaults_of_job_are_those_of_the_table() -> None:
-    for job_type in sorted(settings.BUILT_TYPES):
+    for job_type in settings.DAEMON_TYPES:
         given = settings.defaults("daemon:NAME", job_type)
         job = Job(name="a", kind="daemon", type=job_type)
         for key, value in given.items():
