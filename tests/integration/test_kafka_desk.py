@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from supervisor.errors import UsageError
 from tests.helpers.kafka_server import KafkaServer
@@ -212,6 +213,18 @@ def test_a_replay_puts_back_what_was_sent_and_the_rest_stays(shop: Shop) -> None
         assert (message.id, message.data) == (f"id-{number}", number)
     # What was put back lies there no more.
     assert shop.desk.replay(chosen) == 0
+
+
+def test_the_topic_of_dead_letters_is_made_once_and_forgets_nothing(shop: Shop) -> None:
+    topic = kafka_letters.dead_topic(shop.topic)
+    for _ in range(2):
+        kafka_client.ensure_dead(shop.settings, topic)
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+    with shop.server.admin() as admin:
+        [found] = admin.describe_topics([topic])
+        told = admin.describe_configs([resource])
+    assert len(found["partitions"]) == 1
+    assert "'retention.ms': {'value': '-1'" in str(told)
 
 
 def test_forgotten_letters_are_gone_and_so_are_their_records(shop: Shop) -> None:

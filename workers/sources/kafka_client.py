@@ -25,8 +25,10 @@ from kafka.errors import (  # type: ignore[import-untyped]
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
+    PolicyViolationError,
     RequestTimedOutError,
     SaslAuthenticationFailedError,
+    TopicAlreadyExistsError,
     UnsupportedSaslMechanismError,
 )
 from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped]
@@ -148,6 +150,25 @@ def words_of(error: BaseException) -> str:
         return os.strerror(int(number))  # "111 ECONNREFUSED"
     kind = type(error).__name__
     return words.removeprefix(f"{kind}: ") or kind
+
+
+def ensure_dead(settings: Settings, topic: str) -> None:
+    """Make a topic of dead letters, unless it is there or we may not. Raises: SourceTrouble.
+
+    One partition keeps their order, and nothing is deleted by its age. Who may not make it must
+    have one made; a broker that makes topics by itself gives them the retention of all others.
+    """
+    admin = opened(KafkaAdminClient, settings)
+    try:
+        if topic not in admin.list_topics():
+            wanted = {"num_partitions": 1, "configs": {"retention.ms": "-1"}}
+            admin.create_topics({topic: wanted}, wait_for_metadata=True)
+    except (TopicAlreadyExistsError, AuthorizationError, PolicyViolationError):
+        return
+    except KafkaError as error:
+        raise trouble_of(error, settings["bootstrap_servers"]) from error
+    finally:
+        admin.close()
 
 
 def _knock(brokers: Sequence[str], io_timeout: float) -> None:
