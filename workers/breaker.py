@@ -13,6 +13,10 @@ the messages that are not decided yet. Times are CLOCK_MONOTONIC seconds.
 A message that meets the system down burns no retry. Which messages those are is known only when
 the row is long enough: until then the first of a row are held here, undecided, for a second at
 most; a message that is done meanwhile shows that they failed by themselves.
+
+Of a lane only one message can fail at a time, so few lanes would never make a row. A message of a
+lane therefore counts once a call, and goes back untried while its row is not long enough and
+nobody's call shows that the system is there.
 """
 
 from __future__ import annotations
@@ -57,20 +61,32 @@ class Result(Enum):
 class Circuit:
     """The state, and what it is made of.
 
-    `row`: numbers of the messages in a row that did not reach the system, while CLOSED. `why`:
-    what is down, in words. `probe`: number of the message that probes.
+    `row`: numbers of the messages in a row that did not reach the system, while CLOSED; one of a
+    lane as often as it was called. `why`: what is down, in words. `probe`: number of the message
+    that probes.
     """
 
     state: State = State.CLOSED
-    row: frozenset[int] = frozenset()
+    row: tuple[int, ...] = ()
     why: str = ""
     probe_at: float = 0.0
     probe: int = 0
 
-    def heard(self, number: int, result: Result, why: str, now: float, every_s: float) -> Circuit:
+    def heard(
+        self,
+        number: int,
+        result: Result,
+        why: str,
+        now: float,
+        every_s: float,
+        *,
+        in_lane: bool = False,
+    ) -> Circuit:
         """Take in what the call of one message told."""
         if self.state is State.CLOSED:
-            return self._heard_closed(number, result, why, now + every_s)
+            is_new = in_lane or number not in self.row
+            row = (*self.row, number) if is_new else self.row
+            return self._heard_closed(row, result, why, now + every_s)
         if self.state is State.OPEN or number != self.probe:
             return self  # begun before it opened: that tells nothing of now
         if result is Result.REACHED:
@@ -80,10 +96,11 @@ class Circuit:
         why = self.why if result is Result.UNCLEAR else why
         return replace(self, state=State.OPEN, probe=0, probe_at=next_at, why=why)
 
-    def _heard_closed(self, number: int, result: Result, why: str, probe_at: float) -> Circuit:
+    def _heard_closed(
+        self, row: tuple[int, ...], result: Result, why: str, probe_at: float
+    ) -> Circuit:
         if result in (Result.REACHED, Result.UNCLEAR):
             return _WELL
-        row = self.row | {number}
         if result is Result.UNAVAILABLE or len(row) >= ROW:
             return Circuit(State.OPEN, why=why, probe_at=probe_at)
         return replace(self, row=row)
@@ -106,7 +123,8 @@ class Fate(Enum):
     """What becomes of a finished task."""
 
     JUDGE = auto()  # it is decided as ever
-    SPARE = auto()  # it goes back, with all its retries
+    SPARE = auto()  # it goes back, with all its retries, until the next probe is due
+    AGAIN = auto()  # it goes back, with all its retries, for a moment
 
 
 class Ruling(NamedTuple):
@@ -162,8 +180,14 @@ class Breaker:
         """Take in a finished task; give what is decided by that, this one or others."""
         result = result_of(task.error)
         before = self.circuit
-        number = task.delivery.number
-        self.circuit = before.heard(number, result, _why(task.error), now, self._every_s)
+        self.circuit = before.heard(
+            task.delivery.number,
+            result,
+            _why(task.error),
+            now,
+            self._every_s,
+            in_lane=task.delivery.lane != 0,
+        )
         is_down = result in (Result.UNREACHABLE, Result.UNAVAILABLE)
         if not self.is_closed:
             yield from self._all_held(Fate.SPARE)
@@ -181,7 +205,8 @@ class Breaker:
     def due(self, now: float, *, all_of_them: bool = False) -> Iterator[Ruling]:
         """Give those that have waited long enough for a word."""
         while self._held and (all_of_them or self._held[0][0] <= now):
-            yield Ruling(self._held.pop(0)[1], Fate.JUDGE)
+            task = self._held.pop(0)[1]
+            yield Ruling(task, Fate.AGAIN if task.delivery.lane else Fate.JUDGE)
 
     def _all_held(self, fate: Fate) -> Iterator[Ruling]:
         held, self._held = self._held, []

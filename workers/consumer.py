@@ -287,8 +287,8 @@ class Consumer:
             self._settle_later(task, fate, now)
 
     def _settle_later(self, task: Task, fate: Fate, now: float) -> None:
-        if fate is Fate.SPARE:
-            sentence = self._judge.spare(task)
+        if fate is not Fate.JUDGE:
+            sentence = self._judge.spare(task, briefly=fate is Fate.AGAIN)
         else:
             sentence = self._judge.judge(task, stopping=self._child.stop.stopping)
         self._settlement.add(*sentence, now)

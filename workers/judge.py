@@ -57,14 +57,14 @@ class Judge:
         self._tell(task, task.error, decision)
         return decision, self._burial(task, decision)
 
-    def spare(self, task: Task) -> Sentence:
-        """Decide on a task that met a system that is down."""
+    def spare(self, task: Task, *, briefly: bool = False) -> Sentence:
+        """Decide on a task that met a system that is down, or may be."""
         self._log.info(
             "message waits, without a failure: %s",
             _in_words(task.error),
             extra={"topic": task.delivery.topic, "message_id": task.id},
         )
-        return retry.spare(task.delivery, self._policy), None
+        return retry.spare(task.delivery, self._policy, briefly=briefly), None
 
     def tell_batch(self, task: Task) -> None:
         """Log that a batch has failed as a whole; `task` is one of it."""

@@ -97,14 +97,16 @@ def decide(
     return Decision(Verdict.RETRIED, failed, delay_s, failed=True)
 
 
-def spare(delivery: Delivery, policy: Policy) -> Decision:
+def spare(delivery: Delivery, policy: Policy, *, briefly: bool = False) -> Decision:
     """Give back what met a system that is down: no call is counted, and no retry is burned.
 
-    It comes when the next probe is due, but after those that have waited: a message that is the
-    reason itself, by an address that only it has, does not stand in the way of the others.
+    Where that is not sure yet it comes again `briefly`, after the first backoff. Otherwise it comes
+    when the next probe is due, but after those that have waited: a message that is the reason
+    itself, by an address that only it has, does not stand in the way of the others.
     """
     untried = replace(delivery, suspect=False)
-    return Decision(Verdict.RETURNED, untried, policy.backoff_max_s)
+    delay_s = policy.backoff_s if briefly else policy.backoff_max_s
+    return Decision(Verdict.RETURNED, untried, delay_s)
 
 
 def _suspected(one: Delivery) -> Decision:

@@ -19,7 +19,7 @@ from supervisor.slot import QUIET, RESUME, Fallen, Slot
 from tests.conformance.conftest import Bench, Servers, SqliteBench, empty
 from tests.helpers import laned, shop
 from tests.helpers.forked import Forked, Nursery
-from workers import runtime
+from workers import codec, runtime
 from workers.breaker import HOLD_S
 from workers.consumer import Consumer
 
@@ -188,6 +188,41 @@ def test_an_outage_keeps_the_order(lanes: Lanes, down: str) -> None:
     assert lanes.dead() == []
     assert laned.disorder(lanes.journal) == []
     assert set(lanes.journal.counts("end").values()) == {1}
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_an_outage_that_few_lanes_meet_burns_no_retry(lanes: Lanes, number: int) -> None:
+    """Of each lane one message at a time can fail: too few for a row of different ones."""
+    one = lanes.fork(lanes.job(retries=0))
+    orders: dict[str, object] = {f"{lane}/0": {"needs": "refused"} for lane in range(1, number + 1)}
+    lanes.bench.publish_raw("t", *laned.bodies(number, 10, orders))
+    one.until(lambda: any(line.startswith(b"unready no connection") for line in one.lines))
+    shop.open_gate(lanes.journal.path)
+    one.until(empty(lanes.bench))
+    assert one.stop() == 0
+    assert lanes.dead() == []
+    assert laned.disorder(lanes.journal) == []
+    assert set(lanes.journal.counts("end").values()) == {1}
+
+
+def test_a_message_that_alone_cannot_connect_is_buried_while_other_lanes_go_on(
+    lanes: Lanes,
+) -> None:
+    one = lanes.fork(lanes.job(retries=1))
+    lanes.bench.publish_raw("t", *laned.bodies(1, 3, {"1/1": {"needs": "refused"}}))
+    sent = 0
+
+    def is_buried() -> bool:
+        nonlocal sent
+        sent += 1
+        lanes.bench.publish_raw("t", codec.encode("t", 0, message_id=f"2/{sent - 1}"))
+        return lanes.dead() == ["1/1"]
+
+    one.until(is_buried)
+    one.until(empty(lanes.bench))
+    assert one.stop() == 0
+    assert laned.disorder(lanes.journal, ["1/1"]) == []
+    assert len(lanes.journal.counts("end")) == 2 + sent
 
 
 def test_a_call_that_never_ends_holds_up_its_lane_until_it_is_buried(lanes: Lanes) -> None:

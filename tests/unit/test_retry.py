@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.base import Reject, Retry, Skip
+from workers.base import Reject, Retry, Skip, Unavailable
 from workers.retry import Policy, Verdict, decide
-from workers.sources.source import Delivery
+from workers.sources.source import Delivery, Envelope
 
 seconds = st.floats(0.001, 1e6)
 chances = st.floats(0, 1)
@@ -94,3 +94,11 @@ def test_a_word_of_the_handler_holds_during_a_stop_too() -> None:
 def test_a_delay_that_is_none_is_refused(after: float) -> None:
     with pytest.raises(ValueError, match="a delay is 0 s to"):
         Retry(after=after)
+
+
+@pytest.mark.parametrize("error", [None, ValueError(), Retry(), Skip(), Reject(), Unavailable("x")])
+def test_what_its_source_knows_of_a_message_stays_with_it(error: Exception | None) -> None:
+    known = Envelope("t-0-7", "key", {"a": "b"})
+    delivery = Delivery(7, "t", b"", envelope=known, lane=3)
+    decision = decide(delivery, error, Policy(), chance=0)
+    assert (decision.delivery.envelope, decision.delivery.lane) == (known, 3)
