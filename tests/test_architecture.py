@@ -66,7 +66,6 @@ LONGER = {
     "supervisor/supervisor.py": "the story of the master, told in one piece",
     "workers/consumer.py": "the one loop, told in one piece",
     "tests/integration/test_control.py": "every harm that a client can mean",
-    "tests/conformance/conftest.py": "the benches of all engines, side by side",
 }
 
 FUNCTION_LINES = 60

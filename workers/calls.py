@@ -100,4 +100,6 @@ def _call_many(handler: Handler, load: Load, context: Context) -> None:
 def _message_of(task: Task) -> Message:
     message = codec.message_of(task.delivery)
     task.id = message.id
+    if codec.is_spoiled(task.delivery):
+        raise Reject("its bytes are no UTF-8 text")
     return message

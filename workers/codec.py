@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from workers.base import Message
 
 if TYPE_CHECKING:
-    from workers.sources.source import Delivery, Envelope
+    from workers.sources.source import Delivery, Known
 
 
 _read: Final = json.JSONDecoder().raw_decode
@@ -88,7 +88,7 @@ def message_of(delivery: Delivery) -> Message:
     return completed(message, known)
 
 
-def completed(message: Message, known: Envelope | None) -> Message:
+def completed(message: Message, known: Known | None) -> Message:
     """Add what the source knows, and the body does not say."""
     if known is None or message.published_at is not None:
         return message
@@ -107,6 +107,17 @@ def _loads(text: str) -> object:
     except ValueError:
         return json.loads(text)  # there is space before it, or it is no JSON
     return value if end == len(text) else json.loads(text)
+
+
+def is_spoiled(delivery: Delivery) -> bool:
+    """Tell whether a body is no text where its source has nothing else."""
+    if delivery.envelope is None or not delivery.envelope.is_text:
+        return False
+    try:
+        delivery.body.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def _moment(text: object) -> datetime | None:

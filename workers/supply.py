@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from supervisor.errors import configuration_fault
+from supervisor.errors import ConfigError, configuration_fault
 from supervisor.slot import Slot
 from supervisor.urls import is_postgres, is_redis
 from workers.sources.keys import Keys
@@ -27,6 +27,8 @@ def source_of(slot: Slot) -> Source:
         from workers import tables
 
         return tables.source_of(slot)
+    if job.type == "kafka":
+        return _of_kafka(slot)
     if url.startswith("sqlite:"):
         from workers.sources import sqlite, sqlite_file
 
@@ -46,6 +48,31 @@ def source_of(slot: Slot) -> Source:
     raise configuration_fault(
         job.origin("url")[0], f"[daemon:{job.name}] url: no kind of queue that this release knows"
     )
+
+
+def _of_kafka(slot: Slot) -> Source:
+    from workers.sources.kafka import KafkaSource, Member
+    from workers.sources.kafka_client import WrongSettingError, settings_of
+
+    job = slot.job
+    try:
+        client = {key: secret.reveal() for key, secret in job.client.items()}
+        settings = settings_of(job.brokers, client, job.io_timeout)
+    except WrongSettingError as error:
+        key = f"client.{error.key}"
+        raise ConfigError(job.problem(key, str(error))) from None
+    member = Member(
+        name=f"{slot.instance}.{job.name}.{slot.process}",
+        job=job.name,
+        topics=[topic.name for topic in job.topics],
+        group=job.consumer_group,
+        order=job.order,
+        reset=job.auto_offset_reset,
+        leave_s=job.lease,
+        threads=job.max_concurrency or job.concurrency,
+        queue_size=job.queue_size,
+    )
+    return KafkaSource(settings, member, slot.state_dir, slot.page.set_lag)
 
 
 def keys_of(slot: Slot) -> Keys:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
-import time
-from abc import ABC, abstractmethod
+import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,117 +14,28 @@ import pytest
 from supervisor.board import Page
 from supervisor.config import Job
 from supervisor.meters import Meters
-from supervisor.secret import Secret
-from tests.helpers import rows, shop
+from tests.conformance.bench import IO_S, LEASE_S, Bench, Servers, locked
+from tests.conformance.table_benches import PostgresTableBench, SqliteTableBench
+from tests.helpers import kafka_server, shop
+from tests.helpers.kafka_bench import Prompt, empty_topics, member, settings
 from tests.helpers.postgres_server import PostgresServer
 from tests.helpers.redis_server import RedisServer
-from workers import codec
 from workers.idempotency import OnceSource
 from workers.ratelimit import CellMeter, Rate, RatedSource
-from workers.sources import source
-from workers.sources.desk import Depth, Desk, Letter, depths_of
+from workers.sources import kafka_client, source
+from workers.sources.desk import Desk
+from workers.sources.kafka import KafkaSource
+from workers.sources.kafka_desk import Interest, KafkaDesk
 from workers.sources.postgres_lock import PostgresLockSource
-from workers.sources.postgres_table import PostgresTableSource
 from workers.sources.postgres_table_desk import PostgresTableDesk
 from workers.sources.redis_desk import RedisDesk
 from workers.sources.redis_list import ListSource
 from workers.sources.redis_stream import StreamSource
 from workers.sources.redis_stream_desk import StreamDesk
-from workers.sources.source import Delivery, Source
+from workers.sources.source import Source
 from workers.sources.sqlite import SqliteSource
 from workers.sources.sqlite_desk import SqliteDesk
 from workers.sources.sqlite_keys import SqliteKeys
-from workers.sources.sqlite_table import SqliteTableSource
-from workers.sources.sqlite_table_desk import SqliteTableDesk
-from workers.sources.table import Table
-
-LEASE_S = 600.0
-
-IO_S = 30.0
-"""Nobody waits so long for the file, however busy the disk."""
-
-
-@dataclass(frozen=True)
-class Servers:
-    """The servers of the test run."""
-
-    redis: RedisServer
-    postgres: PostgresServer
-
-
-class Bench(ABC):
-    """What the suite needs to know about one kind of source: how to come to it, and its job."""
-
-    KEEPS_PLACES = True
-    """What is given back without delay comes where it stood; else before what nobody has had."""
-    COUNTS_FREED = True
-    """What a dead process held is freed by us; else the server may have done it before."""
-    BOOKS: tuple[str, ...] = ("a", "b")
-    """The topics that one source of it may serve together."""
-
-    @abstractmethod
-    def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
-        """Give a source that is not open yet."""
-
-    @abstractmethod
-    def desk(self) -> Desk:
-        """Give a new desk: a connection must not be open at a fork."""
-
-    @abstractmethod
-    def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
-        """Give a job that consumes from it, with a handler of `shop`."""
-
-    @abstractmethod
-    def out_of_order(self) -> AbstractContextManager[None]:
-        """Have it fail or not answer. No fork may happen meanwhile."""
-
-    def publish(self, topic: str, *data: object, delay_s: float = 0.0) -> None:
-        """Put messages on a topic, with ids that tell their data."""
-        bodies = [codec.encode(topic, one, message_id=str(one).replace(" ", "")) for one in data]
-        self.publish_raw(topic, *bodies, delay_s=delay_s)
-
-    def publish_raw(self, topic: str, *bodies: bytes, delay_s: float = 0.0) -> None:
-        """Put bodies on a topic as they are."""
-        with closing(self.desk()) as desk:
-            desk.publish(topic, bodies, delay_s)
-
-    def depth(self, topic: str) -> Depth:
-        """Look at one topic."""
-        with closing(self.desk()) as desk:
-            [depth, *_] = depths_of(desk, [topic])
-        return depth
-
-    def letters(self, topic: str) -> list[Letter]:
-        """Look at all its dead letters."""
-        with closing(self.desk()) as desk:
-            return list(desk.walk(topic))
-
-    def pause(self, topic: str) -> None:
-        """Let nobody take from a topic."""
-        with closing(self.desk()) as desk:
-            desk.pause(topic)
-
-    def resume(self, topic: str) -> None:
-        """Undo `pause`."""
-        with closing(self.desk()) as desk:
-            desk.resume(topic)
-
-    def content(self, delivery: Delivery) -> bytes:
-        """Give what was published, of a delivery."""
-        return delivery.body
-
-    def close(self) -> None:  # noqa: B027 - most have nothing to do
-        """Let go of what the bench itself holds."""
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock that every change of a file needs. No fork may happen meanwhile."""
-    database = sqlite3.connect(path, isolation_level=None)
-    database.execute("BEGIN IMMEDIATE")
-    yield
-    database.execute("ROLLBACK")
-    database.close()
 
 
 class SqliteBench(Bench):
@@ -145,7 +54,7 @@ class SqliteBench(Bench):
         return shop.job(f"sqlite:///{self._path}", journal, handler, **more)
 
     def out_of_order(self) -> AbstractContextManager[None]:
-        return _locked(self._path)
+        return locked(self._path)
 
 
 class RedisBench(Bench):
@@ -172,109 +81,6 @@ class RedisBench(Bench):
         return self._server.standing_still()
 
 
-class TableBench(Bench):
-    """Rows of tables: each topic is a table, and so a source or a job serves one."""
-
-    BOOKS = ("t",)
-
-    @abstractmethod
-    def table(self, topic: str) -> Table:
-        """Describe the table of a topic, which is made when it is missing."""
-
-    @abstractmethod
-    def insert(self, topic: str, rows: list[tuple[str, Any, Any]], delay_s: float) -> None:
-        """Put in rows of body, `n` and name, to be done after a delay."""
-
-    def table_job(self, url: str, journal: Path, handler: str, **more: Any) -> Job:
-        """Give a job whose handler takes the messages out of the rows."""
-        options = {
-            "journal": Secret((str(journal),)),
-            "gate": Secret((str(journal) + ".gate",)),
-        }
-        self.table("t")
-        found = shop.job(url, journal, handler, **{"idempotency_key": "data.name"} | more)
-        return replace(
-            found,
-            type="table",
-            table="t",
-            order_by="id",
-            poll_interval=0.02,
-            options=options,
-            handler=f"{rows.__name__}:{handler}",
-        )
-
-    def publish_raw(self, topic: str, *bodies: bytes, delay_s: float = 0.0) -> None:
-        """Insert rows that hold these bodies."""
-        texts = [body.decode("utf-8", "surrogatepass") for body in bodies]
-        self.insert(topic, [(text, *_about(text)) for text in texts], delay_s)
-
-    def letters(self, topic: str) -> list[Letter]:
-        """Give the letters as if of the messages in the rows."""
-        found = []
-        for letter in super().letters(topic):
-            body = rows.body_in(letter.body)
-            key = codec.decode(topic, letter.body, fallback_id="", attempt=1).id
-            message = codec.decode(topic, body, fallback_id="", attempt=1)
-            known_as = message.id.encode(errors="backslashreplace").decode()
-            found.append(replace(letter, body=body, id=known_as if letter.id == key else letter.id))
-        return found
-
-    def content(self, delivery: Delivery) -> bytes:
-        return rows.body_in(delivery.body)
-
-
-def _about(text: str) -> tuple[Any, Any]:
-    """Give the `n` of the data of a message, and its id, for their columns."""
-    message = codec.decode("t", text.encode("utf-8", "surrogatepass"), fallback_id="", attempt=1)
-    number = message.data.get("n") if isinstance(message.data, dict) else None
-    return number, message.id.encode(errors="backslashreplace").decode()
-
-
-class SqliteTableBench(TableBench):
-    """Tables in a file of SQLite."""
-
-    def __init__(self, folder: Path, _servers: Servers) -> None:
-        self._path = folder / "tables.db"
-        self.table("t")
-
-    def table(self, topic: str) -> Table:
-        with closing(sqlite3.connect(self._path, timeout=IO_S)) as database, database:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute(
-                f"CREATE TABLE IF NOT EXISTS {topic} (id INTEGER PRIMARY KEY AUTOINCREMENT,"
-                " status TEXT NOT NULL DEFAULT 'pending', body TEXT NOT NULL, n, name TEXT)"
-            )
-        words = ("id", "status", "pending", "done", "failed", "id")
-        return Table(topic, *words, poll_interval=0.02)
-
-    def insert(self, topic: str, rows: list[tuple[str, Any, Any]], delay_s: float) -> None:
-        due = int((time.time() + delay_s) * 1000)
-        with closing(self.desk(topic)) as desk:
-            desk.depths()  # makes what lies beside it
-        with closing(sqlite3.connect(self._path, timeout=IO_S)) as database, database:
-            for row in rows:
-                key = database.execute(
-                    f"INSERT INTO {topic} (body, n, name) VALUES (?, ?, ?)", row
-                ).lastrowid
-                if delay_s:
-                    database.execute(
-                        f"INSERT INTO {topic}_work (key, due) VALUES (?, ?)", (key, due)
-                    )
-
-    def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
-        table = self.table("t")
-        return SqliteTableSource(self._path, owner, table, lease_s=lease_s, io_timeout=IO_S)
-
-    def desk(self, topic: str = "t") -> Desk:
-        return SqliteTableDesk(self._path, self.table(topic), io_timeout=IO_S)
-
-    def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
-        return self.table_job(f"sqlite:///{self._path}", journal, handler, **more)
-
-    def out_of_order(self) -> AbstractContextManager[None]:
-        return _locked(self._path)
-
-
 class StreamBench(RedisBench):
     """Streams of Redis."""
 
@@ -294,49 +100,42 @@ class StreamBench(RedisBench):
         return replace(job, type="stream", consumer_group=self.GROUP)
 
 
-class PostgresTableBench(TableBench):
-    """Tables in a PostgreSQL."""
+class KafkaBench(Bench):
+    """Topics of one partition, and a group of its own for each bench."""
 
-    def __init__(self, _folder: Path, servers: Servers) -> None:
-        self._server = servers.postgres
-        self._server.empty()
-        self._made: set[str] = set()
-        self.table("t")
+    SEES_WORK = False
+    TOPICS = ("t", "u", "a", "b", "high", "low")
 
-    def table(self, topic: str) -> Table:
-        if topic not in self._made:
-            self._made.add(topic)
-            with self._server.cursor() as cursor:
-                cursor.execute(
-                    f"CREATE TABLE IF NOT EXISTS {topic} (id bigserial PRIMARY KEY,"
-                    " status text NOT NULL DEFAULT 'pending', body text NOT NULL, n bigint,"
-                    f" name text); CREATE INDEX ON {topic} (id) WHERE status = 'pending'"
-                )
-        words = ("id", "status", "pending", "done", "failed", "id")
-        return Table(topic, *words, poll_interval=0.02)
-
-    def insert(self, topic: str, rows: list[tuple[str, Any, Any]], delay_s: float) -> None:
-        with closing(self.desk(topic)) as desk:
-            desk.depths()  # makes what lies beside it
-        with self._server.cursor() as cursor:
-            cursor.execute(
-                f"WITH new AS (INSERT INTO {topic} (body, n, name) SELECT * FROM"
-                " unnest(%s::text[], %s::bigint[], %s::text[]) RETURNING id)"
-                f" INSERT INTO {topic}_work (key, due) SELECT id, now() + %s * interval '1 second'"
-                " FROM new WHERE %s > 0",
-                (*map(list, zip(*rows, strict=True)), delay_s, delay_s),
-            )
+    def __init__(self, folder: Path, servers: Servers) -> None:
+        if servers.kafka is None:
+            pytest.skip(kafka_server.LACKS)
+        self._server = servers.kafka
+        self._group = os.urandom(8).hex()
+        self._state_dir = folder
+        empty_topics(self._server, self.TOPICS)
 
     def source(self, owner: str, lease_s: float = LEASE_S) -> Source:
-        table = self.table("t")
-        url = self._server.url
-        return PostgresTableSource(url, owner, table, lease_s=lease_s, io_timeout=IO_S)
+        who = member(owner, self._group, self.TOPICS, lease_s)
+        return Prompt(KafkaSource(settings(self._server, IO_S), who, self._state_dir))
 
-    def desk(self, topic: str = "t") -> Desk:
-        return PostgresTableDesk(self._server.url, self.table(topic), io_timeout=IO_S)
+    def desk(self) -> Desk:
+        interest = Interest(self._group, False, self.TOPICS, self.TOPICS, self._state_dir)
+        return KafkaDesk(settings(self._server, IO_S), interest)
 
     def job(self, journal: Path, handler: str = "handle", **more: Any) -> Job:
-        return self.table_job(self._server.url, journal, handler, **more)
+        job = shop.job("kafka:", journal, handler, **more)
+        return replace(
+            job,
+            type="kafka",
+            url=None,
+            brokers=(self._server.brokers,),
+            consumer_group=self._group,
+            order="none",
+        )
+
+    def publish_raw(self, topic: str, *bodies: bytes, delay_s: float = 0.0) -> None:
+        super().publish_raw(topic, *bodies, delay_s=delay_s)
+        kafka_client.close_producers()  # no threads of it may live at a fork
 
     def out_of_order(self) -> AbstractContextManager[None]:
         return self._server.standing_still()
@@ -367,6 +166,7 @@ class Guarded(Bench):
         self._bench = bench
         self.publish_raw = bench.publish_raw  # type: ignore[method-assign]
         self.letters = bench.letters  # type: ignore[method-assign]
+        self.SEES_WORK = bench.SEES_WORK
         self.content = bench.content  # type: ignore[method-assign]
         self._meters = Meters()
         self._keys = folder / "keys.db"
@@ -398,16 +198,25 @@ def _never(*_: object) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out the keys in a queue's own file where there is none: a database is not ours."""
-    items[:] = [item for item in items if not _has_no_file_of_queue(item)]
+    """Leave out the keys in a queue's own file where there is none: a database is not ours.
+
+    And of Kafka, where each test waits for a group, what the loop does by itself on any engine.
+    """
+    items[:] = [item for item in items if not _is_left_out(item, _params(item))]
 
 
-def _has_no_file_of_queue(item: pytest.Item) -> bool:
-    params = (
-        item.callspec.params
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-        else {}
-    )
+_OF_A_LOG: Final = frozenset({"test_sources", "test_consume", "test_trouble", "test_service_down"})
+
+
+def _params(item: pytest.Item) -> dict[str, Any]:
+    if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+        return dict(item.callspec.params)
+    return {}
+
+
+def _is_left_out(item: pytest.Item, params: dict[str, Any]) -> bool:
+    if params.get("bench") is KafkaBench:
+        return item.path.stem not in _OF_A_LOG or params.get("is_guarded") is True
     return params.get("bench") is SqliteTableBench and params.get("store") == "queue"
 
 
@@ -438,9 +247,15 @@ def journal(tmp_path: Path) -> shop.Journal:
     return shop.Journal(tmp_path / "journal")
 
 
-TOPICAL: Final = (SqliteBench, RedisBench, StreamBench)
-LEASING: Final = (*TOPICAL, SqliteTableBench, PostgresTableBench)
-BENCHES: Final = (*LEASING, PostgresLockBench)
+__all__ = ["LEASE_S", "Bench", "Servers"]  # where the tests find them
+
+LEASING: Final = (SqliteBench, RedisBench, StreamBench, SqliteTableBench, PostgresTableBench)
+TOPICAL: Final = (SqliteBench, RedisBench, StreamBench, KafkaBench)
+NO_LOGS: Final = (*LEASING, PostgresLockBench)
+BENCHES: Final = (*NO_LOGS, KafkaBench)
+
+no_log: Final = pytest.mark.parametrize("bench", NO_LOGS, indirect=True)
+"""Of a test about what a log has not: single messages that others can see, count and take."""
 
 several_topics: Final = pytest.mark.parametrize("bench", TOPICAL, indirect=True)
 """Of a test in which one source or job serves several topics; that of a table serves one."""
@@ -456,9 +271,12 @@ by_the_clock: Final = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="session")
-def servers(redis_server: RedisServer, postgres_server: PostgresServer) -> Servers:
-    """Give what the benches may ask for."""
-    return Servers(redis_server, postgres_server)
+def servers(
+    request: pytest.FixtureRequest, redis_server: RedisServer, postgres_server: PostgresServer
+) -> Servers:
+    """Give what the benches may ask for; Kafka, which is no package, only where it is."""
+    kafka = request.getfixturevalue("kafka_server") if kafka_server.is_there() else None
+    return Servers(redis_server, postgres_server, kafka)
 
 
 @pytest.fixture(params=BENCHES)

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.conformance.conftest import BENCHES, Bench, PostgresLockBench, Servers
+from tests.conformance.conftest import NO_LOGS, Bench, PostgresLockBench, Servers
 from workers.sources.source import Burial, Delivery, Return, Source
 
 SEATS = (0, 1)
@@ -209,7 +209,7 @@ class Bookkeeping(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-@pytest.mark.parametrize("kind", BENCHES)
+@pytest.mark.parametrize("kind", NO_LOGS)
 def test_the_books_agree_after_every_move(
     kind: Callable[[Path, Servers], Bench], servers: Servers
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.slot import FALLEN, Fallen, Slot
-from tests.conformance.conftest import Bench, empty, several_topics
+from tests.conformance.conftest import Bench, empty, no_log, several_topics
 from tests.helpers import shop
 from tests.helpers.eventually import PATIENCE_S, eventually
 from tests.helpers.forked import Forked, Nursery
@@ -158,12 +158,12 @@ def test_a_stop_finishes_what_runs_and_gives_back_the_rest_untouched(
     bench.publish("t", *({"gate": True, "n": n} for n in range(20)))
     one.until(lambda: len(journal.counts("begin")) == 22)
     one.order(b"stop recycle")
-    one.until(lambda: bench.depth("t").depth == 18)
+    one.until(lambda: bench.depth("t").depth == (18 if bench.SEES_WORK else 20))
     one.until(lambda: one.page.read().in_flight == 2)
     shop.open_gate(journal.path)
     assert one.wait() == 0
     assert bench.depth("t").in_flight == 0
-    source = bench.source("i/x:0/1")
+    source = bench.source("instance/orders:0/2")
     source.open()
     left = source.fetch([("t", 50)], 50)
     source.close()
@@ -194,12 +194,14 @@ def test_a_fast_stop_abandons_after_a_second_and_makes_no_suspects(
     one.order(b"fast")
     assert one.wait() == 1
     assert one.page.suspects(), "the master counts by them what was abandoned"
-    source = bench.source("i/orders:0/2")
+    source = bench.source("instance/orders:0/2")
     source.open()
     source.release(one.slot.owner, one.page.suspects())
     [left] = source.fetch([("t", 1)], 1)
     source.close()
-    assert (left.suspect, left.attempts, left.failures) == (False, 0, 0)
+    assert (left.attempts, left.failures) == (0, 0)
+    # A log is only told; and a master names nobody after a stop that was asked for.
+    assert left.suspect != bench.SEES_WORK
 
 
 def test_death_of_the_master_drains(bench: Bench, nursery: Nursery, journal: shop.Journal) -> None:
@@ -267,6 +269,7 @@ def test_suspects_run_with_nothing_beside_them(
     assert bench.letters("t") == []
 
 
+@no_log
 def test_a_living_sibling_takes_over_at_once(
     bench: Bench, nursery: Nursery, journal: shop.Journal
 ) -> None:
@@ -340,7 +343,7 @@ def test_kill_at_every_step_loses_nothing(
     if step == "after fetch":
         assert in_handlers == 0
         assert set(ends.values()) == {1}
-    if step == "after ack":
+    if step == "after ack" and bench.SEES_WORK:
         assert acknowledged > 0
     assert ends.total() - 51 <= ended - acknowledged, "what was acknowledged is not done again"
 

@@ -48,7 +48,8 @@ def test_while_it_is_down_only_one_message_is_tried_at_a_time(
     assert journal.counts("begin").total() == 1
     assert one.stop() == 0
     depth = bench.depth("t")
-    assert (depth.depth, depth.delayed, depth.in_flight) == (30, 1, 0)
+    seen = (30, 1, 0) if bench.SEES_WORK else (31, 0, 0)
+    assert (depth.depth, depth.delayed, depth.in_flight) == seen
 
 
 def test_a_single_message_that_cannot_connect_is_an_ordinary_failure(

@@ -61,6 +61,14 @@ log.segment.bytes=16777216
 """
 
 
+LACKS: Final = "needs Java 17 and the jars of Kafka: make kafka"
+
+
+def is_there() -> bool:
+    """Tell whether this machine can run one."""
+    return shutil.which("java") is not None and _JARS.is_dir()
+
+
 class KafkaServer(LocalServer):
     """One broker, and the controller in the same process."""
 
@@ -68,11 +76,13 @@ class KafkaServer(LocalServer):
     """What it has written stays."""
 
     def __init__(self, folder: Path) -> None:
-        if shutil.which("java") is None or not _JARS.is_dir():
-            pytest.skip("needs Java 17 and the jars of Kafka: make kafka")
+        if not is_there():
+            pytest.skip(LACKS)
         super().__init__(folder)
         # Not "-" first: the tool would take it for an option.
         self._cluster = "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
+        self.topics: set[str] = set()
+        """Those that the conformance suite has made."""
         self.start_anywhere()
 
     @property

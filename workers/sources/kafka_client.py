@@ -257,6 +257,9 @@ class _Network(KafkaNetClient):  # type: ignore[misc]  # it has no types
     def __init__(self, **configs: object) -> None:
         net = NetworkSelector(**configs)
         self._told = _Manager(net, **configs)
+        # A consumer takes this setting, and does not pass it on.
+        creates = configs.get("allow_auto_create_topics", True)
+        self._told.cluster.config["allow_auto_create_topics"] = creates
         super().__init__(net, self._told, **configs)
 
     @property

@@ -58,9 +58,41 @@ class Session(Protocol):
         ...
 
 
+class Known(Protocol):
+    """What a source knows of a message; a body that says so itself is believed first.
+
+    Where `is_text` is true a body that is no text was spoiled on its way, and no handler sees it.
+    """
+
+    @property
+    def id(self) -> str:
+        """Give the id."""
+        ...
+
+    @property
+    def key(self) -> str | None:
+        """Give the key."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Give the headers."""
+        ...
+
+    @property
+    def published_at(self) -> datetime | None:
+        """Give when it was published."""
+        ...
+
+    @property
+    def is_text(self) -> bool:
+        """Tell whether its body has to be text."""
+        ...
+
+
 @dataclass(slots=True, unsafe_hash=True)
 class Envelope:
-    """What a source knows of a message; a body that says so itself is believed first.
+    """What is `Known` of a message, at hand.
 
     Nobody changes one. It is not `frozen` as that takes four times as long, for every message.
     """
@@ -69,6 +101,7 @@ class Envelope:
     key: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     published_at: datetime | None = None
+    is_text: bool = False
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -90,7 +123,7 @@ class Delivery:
     failures: int = 0
     crashes: int = 0
     suspect: bool = False
-    envelope: Envelope | None = None
+    envelope: Known | None = None
     lane: int = 0
     session: Session | None = field(default=None, compare=False, repr=False)
 
