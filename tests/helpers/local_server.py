@@ -7,9 +7,10 @@ import random
 import signal
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.helpers.eventually import PATIENCE_S, eventually
 
@@ -75,16 +76,15 @@ class LocalServer(ABC):
     def answers(self) -> bool:
         """Ask whether it is this one that answers on the port; some stranger may never do so."""
 
+    def launched(self, words: Sequence[str | Path], **more: Any) -> subprocess.Popen[bytes]:
+        """Start its process, as its user."""
+        return subprocess.Popen(words, user=self.user, **more)
+
     def _begin(self, port: int) -> bool:
         """Start the server. False when the port belongs to somebody else."""
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command(port),
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                cwd="/",
-                user=self.user,
+            self._process = self.launched(
+                self.command(port), stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/"
             )
         self.port = port
         eventually(lambda: not self.is_running or self.answers())
