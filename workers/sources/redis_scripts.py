@@ -173,7 +173,7 @@ for topic = 1, topics do
     end
 end
 for _, topic in ipairs(rich) do take(topic, limit - count) end
-if count == 0 then
+if count < limit then
     for topic = 1, topics do
         local first = redis.call('ZRANGE', KEYS[topic * 3 - 1], 0, 0, 'WITHSCORES')[2]
         if first and pauses[topic] == 0 then

@@ -68,7 +68,7 @@ class RedisSource(ABC):
         if len(found) < limit:
             self._bells.hang(topics, [t for t, pause in zip(topics, pauses, strict=True) if pause])
         covered = self._bells.covers(topics)
-        silence_s = 0.0 if found else _LATER_S if covered else _POLL_S
+        silence_s = 0.0 if len(found) >= limit else _LATER_S if covered else _POLL_S
         if until_due_ms >= 0:
             silence_s = min(silence_s, until_due_ms / 1000)
         self._next_look = time.monotonic() + silence_s

@@ -283,7 +283,7 @@ for topic = 1, topics do
         local known = group_of(stream, group)
         lasts[topic] = known and known['last-delivered-id'] or '0-0'
     end
-    if count == 0 and pauses[topic] == 0 then
+    if count < limit and pauses[topic] == 0 then
         for _, set in ipairs({delayed, again}) do
             local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]
             if first then next_due = math.min(next_due or math.huge, tonumber(first)) end
