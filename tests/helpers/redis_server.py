@@ -21,6 +21,7 @@ class RedisServer(LocalServer):
             pytest.skip("needs redis-server: apt-get install redis-server")
         super().__init__(folder)
         self._fsync = fsync
+        self.options: dict[str, str] = {}
         self.start_anywhere()
 
     @property
@@ -43,10 +44,12 @@ class RedisServer(LocalServer):
 
     def command(self, port: int) -> list[str | Path]:
         """Give the words that start it in the foreground."""
+        options = [word for name, value in self.options.items() for word in (f"--{name}", value)]
         return [
             *("redis-server", "--bind", "127.0.0.1", "--port", str(port)),
             *("--dir", self.folder, "--save", "", "--appendonly", "yes"),
             *("--appendfsync", self._fsync, "--daemonize", "no"),
+            *options,
         ]
 
     def answers(self) -> bool:

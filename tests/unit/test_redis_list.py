@@ -139,6 +139,35 @@ def test_the_server_that_forgets_its_scripts_and_cuts_connections_is_served_on(
     assert source.extend([one]) == set()
 
 
+def test_a_clock_of_the_server_that_is_set_holds_up_nobody_who_lives(
+    make: Make, client: redis.Redis
+) -> None:
+    lease_s, hour_ms = 600.0, 3_600_000
+    living, dead, other = (make(f"i/a:{seat}/1", lease_s) for seat in range(3))
+    client.lpush("mq:t", "one", "two", "three")
+    [mine], [lost] = take(living, 1), take(dead, 1)
+
+    def set_clock(by_ms: int) -> None:
+        # All that is written down is then further ahead, or less far.
+        for member, score in client.zrange("mq:t:lease", 0, -1, withscores=True):
+            client.zadd("mq:t:lease", {member: score - by_ms})
+
+    set_clock(-hour_ms)
+    other.tend()
+    assert [one.body for one in take(other)] == [b"three"], "leases are as much longer"
+    assert living.extend([mine]) == set()
+    set_clock(hour_ms)
+    # Whoever renews has a lease by the new clock; and one that is set back again ends it early.
+    assert living.extend([mine]) == set()
+    set_clock(2 * hour_ms)
+    other.tend()
+    assert {one.body for one in take(other)} == {b"one", b"two", b"three"}
+    assert living.extend([mine]) == {mine.number}
+    living.ack([mine])
+    dead.ack([lost])
+    assert client.zcard("mq:t:lease") == 3, "who has lost a lease settles nothing"
+
+
 def test_no_room_on_the_server_loses_and_doubles_nothing(
     make: Make, client: redis.Redis, desk: RedisDesk
 ) -> None:

@@ -8,6 +8,7 @@ taken is up to the next claim.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
@@ -17,6 +18,10 @@ from workers.sources.source import SourceTrouble
 
 _MOST: Final = 16
 """Topics beyond so many have no connection of their own: they are found by looking."""
+
+
+_REFUSED_S: Final = 1.0
+"""For so long nothing blocks where the server had no memory for it; topics are looked at then."""
 
 
 class Bells:
@@ -30,6 +35,7 @@ class Bells:
         self._command = command
         self._lines: dict[str, Line] = {}
         self._blocked: set[str] = set()
+        self._refused_until = 0.0
         self._channel: Line | None = None
         self._channels: frozenset[str] = frozenset()
 
@@ -40,9 +46,10 @@ class Bells:
         """
         try:
             self._listen(frozenset(map(keys.bell, topics)))
-            for topic in topics[:_MOST]:
-                if topic not in self._blocked and topic not in silent:
-                    self._block(topic)
+            if time.monotonic() >= self._refused_until:
+                for topic in topics[:_MOST]:
+                    if topic not in self._blocked and topic not in silent:
+                        self._block(topic)
         except SourceTrouble:
             self.close()
             raise
@@ -61,7 +68,8 @@ class Bells:
         try:
             for topic in [topic for topic in self._blocked if self._lines[topic].has_answer()]:
                 self._blocked.discard(topic)
-                self._lines[topic].answer()
+                if not self._lines[topic].answer():
+                    self._refused_until = time.monotonic() + _REFUSED_S
             while self._channel is not None and self._channel.has_answer():
                 self._channel.answer()
         except SourceTrouble:

@@ -81,7 +81,7 @@ class RedisDesk:
     def resume(self, topic: str) -> None:
         """Undo `pause`."""
         paused, bell = keys.paused(topic), keys.bell(topic)
-        self._server.do_all([("DEL", paused), ("PUBLISH", bell, "")])
+        self._server.do_each([("DEL", paused), ("PUBLISH", bell, "")])
 
     def purge(self, topic: str) -> int:
         """Delete what waits on a topic, delayed or not, and was there before this call."""

@@ -50,7 +50,7 @@ class RedisServer:
             raise SourceTrouble(f"Redis {told['version']} is too old; 6.2 is needed")
         if told.get("role", "master") != "master":
             raise SourceTrouble("it is a replica, which takes nothing; name its master")
-        found = self.do_all(("TYPE", key) for key in kinds)
+        found = self.do_each(("TYPE", key) for key in kinds)
         for (key, kind), is_one in zip(kinds.items(), map(_text, found), strict=True):
             if is_one not in (kind, "none"):
                 raise SourceTrouble(
@@ -62,8 +62,18 @@ class RedisServer:
         return self._call(partial(self._execute, *words))
 
     def do_all(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
-        """Carry out commands in one transaction. Raises: SourceTrouble."""
-        pipeline: Any = self._client.pipeline()  # its methods have no types
+        """Carry out commands in one transaction. Raises: SourceTrouble.
+
+        A server without memory refuses any, even of commands that need none.
+        """
+        return self._do_several(commands, as_one=True)
+
+    def do_each(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
+        """Carry out commands one after the other, sent at once. Raises: SourceTrouble."""
+        return self._do_several(commands, as_one=False)
+
+    def _do_several(self, commands: Iterable[Sequence[Argument]], *, as_one: bool) -> list[Any]:
+        pipeline: Any = self._client.pipeline(transaction=as_one)  # its methods have no types
         for words in commands:
             pipeline.execute_command(*words)
         return self._call(pipeline.execute)
@@ -102,9 +112,16 @@ class Line:
         """Tell whether an answer has come, or the connection was closed."""
         return bool(self._call(self._connection.can_read))
 
-    def answer(self) -> None:
-        """Wait for an answer, and throw it away."""
-        self._call(self._connection.read_response)
+    def answer(self) -> bool:
+        """Wait for an answer, and throw it away; False: the server has no memory for that."""
+        return bool(self._call(self._read))
+
+    def _read(self) -> bool:
+        try:
+            self._connection.read_response()
+        except redis.exceptions.OutOfMemoryError:
+            return False
+        return True
 
     def fileno(self) -> int:
         """Give the descriptor that becomes readable with an answer."""

@@ -84,7 +84,7 @@ class RedisSource(ABC):
 
     def paused(self, topics: Sequence[str]) -> set[str]:
         """Look for the marks."""
-        marks = self._server.do_all(("EXISTS", keys.paused(topic)) for topic in topics)
+        marks = self._server.do_each(("EXISTS", keys.paused(topic)) for topic in topics)
         return {topic for topic, mark in zip(topics, marks, strict=True) if mark}
 
     @abstractmethod
