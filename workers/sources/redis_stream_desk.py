@@ -94,7 +94,11 @@ class StreamDesk(RedisDesk):
         return scripts.kinds(self._topics, self._group)
 
     def _add(self, topic: str, bodies: list[bytes]) -> None:
-        self._server.do_all(("XADD", topic, "*", "body", body) for body in bodies)
+        commands = [("XADD", topic, "*", "body", body) for body in bodies]
+        if len(commands) == 1:
+            self._server.do(*commands[0])
+        else:
+            self._server.do_all(commands)
 
     def _depth(self, topic: str) -> Depth:
         names = [*scripts.places([topic], self._group), keys.dead(topic), keys.paused(topic)]
