@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import closing
+from typing import Any
+
 import pytest
 
 from tests.conftest import Supervise
@@ -9,6 +13,8 @@ from tests.helpers.eventually import eventually
 from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.postgres_server import PostgresServer
 from tests.helpers.sections import section
+from workers.sources.postgres_table_desk import PostgresTableDesk
+from workers.sources.table import Table
 
 HANDLERS = """
 from ledger import note
@@ -46,7 +52,8 @@ def server(postgres_server: PostgresServer) -> PostgresServer:
         cursor.execute(
             'DROP SCHEMA IF EXISTS shop CASCADE; CREATE SCHEMA shop; CREATE TABLE shop."Payments"'
             " (code text PRIMARY KEY, state smallint DEFAULT 0, at timestamptz DEFAULT now(),"
-            " amount numeric, note text DEFAULT 'to do', tries integer, why text, other text);"
+            " amount numeric, note text DEFAULT 'to do', tries integer, why text, other text,"
+            " extra json);"
             ' CREATE INDEX ON shop."Payments" (at) WHERE state = 0'
         )
     return postgres_server
@@ -101,7 +108,15 @@ def test_a_notification_wakes_and_what_failed_is_replayed(
         ({"status": "status"}, "status: shop.Payments has no column status (it has: code, state,"),
         ({"key": "other"}, "key: other is not unique in shop.Payments; it needs CREATE UNIQUE IND"),
         ({"where": "t.sho = 1"}, "where: cannot be used: column t.sho does not exist"),
-        ({"done": "paid"}, "table: cannot be used: invalid input syntax for type smallint"),
+        ({"done": "paid"}, "done: cannot be used: invalid input syntax for type smallint"),
+        ({"failed": "lost"}, "failed: cannot be used: invalid input syntax for type smallint"),
+        ({"pending": "new"}, "pending: cannot be used: invalid input syntax for type smallint"),
+        (
+            {"order_by": "extra"},
+            "order_by: cannot be used: could not identify an ordering operator",
+        ),
+        ({"attempts_column": "at"}, 'attempts_column: cannot be used: column "at" is of type'),
+        ({"error_column": "tries"}, 'error_column: cannot be used: column "tries" is of type int'),
     ],
 )
 def test_check_names_what_is_not_as_the_job_says(
@@ -125,6 +140,68 @@ def test_check_prints_the_ddl_of_an_index_that_is_missing(
         cursor.execute(ddl)
     supervisor = supervise(jobs, MODULES, start=False)
     assert "has no index" not in supervisor.cli("check").stderr
+
+
+def test_an_index_of_other_rows_does_not_count(server: PostgresServer) -> None:
+    """Of the words of a status that only look like the one of a job, or come with a condition."""
+    with server.cursor() as cursor:
+        cursor.execute("CREATE TABLE shop.jobs (id bigserial PRIMARY KEY, at int, status varchar)")
+
+    def hints(index: str, **more: Any) -> list[str]:
+        words = ("id", "status", "pending", "done", "failed", "at")
+        with server.cursor() as cursor:
+            cursor.execute(f"DROP INDEX IF EXISTS shop.i; CREATE INDEX i ON shop.jobs {index}")
+        desk = PostgresTableDesk(server.url, Table("shop.jobs", *words, **more), io_timeout=30)
+        with closing(desk):
+            return desk.look()
+
+    for good in (
+        "(at) WHERE status = 'pending'",
+        "(at, id) WHERE (status::text = 'pending'::text)",
+        "(status, at)",
+    ):
+        assert not hints(good), good
+    for bad in (
+        "(at) WHERE status <> 'pending'",
+        "(at) WHERE status = 'pending_review'",
+        "(at) WHERE status = 'pending' AND id > 7",
+        "(id) WHERE status = 'pending'",
+        "(at)",
+    ):
+        assert hints(bad), bad
+    assert not hints("(at) WHERE status = 'pending' AND id > 7", where="t.id > 7")
+
+
+def test_who_heard_nothing_for_a_while_looks_by_itself(supervise: Supervise) -> None:
+    """What was inserted while the server was away, or before anybody listened again, is found."""
+    with closing(PostgresServer()) as server:
+        with server.cursor() as cursor:
+            cursor.execute(
+                "CREATE TABLE jobs (id int PRIMARY KEY, amount int DEFAULT 1,"
+                " status text DEFAULT 'pending')"
+            )
+
+        def handle(number: int) -> None:
+            with server.cursor() as cursor:
+                cursor.execute("INSERT INTO jobs VALUES (%s); NOTIFY jobs", (number,))
+            eventually(lambda: states() == {"done"})
+
+        def states() -> set[str]:
+            with server.cursor() as cursor:
+                cursor.execute("SELECT status FROM jobs")
+                return {word for (word,) in cursor}
+
+        keys = {"type": "table", "table": "jobs", "notify": "jobs", "handler": "shop:handle"}
+        jobs = section("work", url=server.url, poll_interval="1h", io_timeout="2s", **keys)
+        supervisor = supervise(jobs, MODULES)
+        handle(1)
+        for number, how in ((2, signal.SIGINT), (4, signal.SIGQUIT)):
+            server.stop(how)
+            server.start()
+            handle(number)  # perhaps nobody listens yet
+            handle(number + 1)
+        assert supervisor.status()["processes"][0]["restarts"] == 0
+        assert supervisor.stop() == 0
 
 
 def test_check_prints_the_ddl_of_what_may_not_be_made(

@@ -49,6 +49,10 @@ _LOCKED: Final = """
 """
 """Who has locked rows, to keep them or to change them. Source: PostgreSQL, table-level locks."""
 
+_CAST: Final = re.compile(r"::(?:\"[^\"]+\"|[\w.]+(?: varying)?)(?:\(\d+\))?")
+_PLAIN: Final = str.maketrans("", "", '()"')
+"""What stands in the predicate of an index as the server writes it, and says nothing more."""
+
 _PLACE: Final = re.compile(r"\{(\w+)\}")
 """A place in a statement where something of the table is put in."""
 
@@ -107,17 +111,32 @@ class Work:
         if not self._server.run(_UNIQUE, {"here": table.here, "key": table.key}):
             ddl = f"CREATE UNIQUE INDEX ON {table.here} ({quoted(table.key)})"
             raise table.wrong("key", f"{table.key} is not unique in {table.name}; it needs {ddl}")
+        self._try_words()
+
+    def _try_words(self) -> None:
+        """See whether each thing that the job says can be said of the table."""
+        table = self._table
+        pending = f"SELECT 1 FROM {table.here} t WHERE {table.still_pending}"
+        self._try(pending, "pending")
         self._try(f"SELECT 1 FROM {table.here} t WHERE {table.is_pending}", "where")
-        settled = table.settled(table.done, "0", "''")
-        self._try(f"UPDATE {table.here} t SET {settled} WHERE {table.still_pending}", "table")
+        self._try(f"{pending} ORDER BY t.{quoted(table.order_by)} LIMIT 1", "order_by")
+        changes = {
+            "done": (table.status, literal(table.done)),
+            "failed": (table.status, literal(table.failed)),
+            "attempts_column": (table.attempts_column, "0"),
+            "error_column": (table.error_column, "''::text"),
+        }
+        for key, (column, word) in changes.items():
+            if column is not None:
+                change = f"SET {quoted(column)} = {word} WHERE {table.still_pending}"
+                self._try(f"UPDATE {table.here} t {change}", key)
 
     def hints(self) -> list[str]:
         """Give what would be better, each with its DDL. Raises: SourceTrouble."""
         table = self._table
         for first, second, predicate in self._server.run(_INDEXES, {"here": table.here}):
             columns = [str(name).strip('"') for name in (first, second)]
-            is_partial = table.status in predicate and table.pending in predicate
-            if is_partial and columns[0] == table.order_by:
+            if columns[0] == table.order_by and self._is_of_pending(predicate):
                 return []
             if columns == [table.status, table.order_by]:
                 return []
@@ -126,6 +145,18 @@ class Work:
             f" WHERE {quoted(table.status)} = {literal(table.pending)}"
         )
         return [f"{table.name} has no index of what is to be done; it needs {ddl}"]
+
+    def _is_of_pending(self, predicate: str) -> bool:
+        """Tell whether an index with that predicate holds the rows that are to be done.
+
+        Where there are further conditions, those of `where` are taken to imply them.
+        """
+        table = self._table
+        plain = _CAST.sub("", predicate).translate(_PLAIN)
+        parts = [part.strip() for part in plain.split(" AND ")]
+        words = {table.pending, literal(table.pending)}
+        is_met = {f"{table.status} = {word}" for word in words} & {*parts}
+        return bool(is_met) and (len(parts) == 1 or table.where is not None)
 
     def locked(self) -> int:
         """Count the transactions that hold rows by their lock. Raises: SourceTrouble."""
