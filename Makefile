@@ -52,7 +52,7 @@ bench: $(TEST_STAMP) ## measure: ours beside a bare fork and other supervisors
 	$(PYTHON) -m bench
 
 .PHONY: bench-queues
-bench-queues: $(TEST_STAMP) redis postgresql ## measure: our queues beside bare loops and other queues
+bench-queues: $(TEST_STAMP) redis postgresql kafka ## measure: our queues beside bare loops and other queues
 	$(PYTHON) -m bench.queues
 
 .PHONY: clean

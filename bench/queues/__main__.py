@@ -8,6 +8,7 @@ import platform
 import signal
 import sys
 import time
+from importlib import metadata
 
 from bench import environment
 from bench.queues import cases
@@ -21,7 +22,9 @@ _PEERS = (
     "pgqueuer==1.6.0",
     "asyncpg==0.32.0",
     "uvloop==0.23.0",
+    "confluent-kafka==2.16.1",
 )
+_SHARED = (*(f"{name}=={metadata.version(name)}" for name in ("kafka-python", "crc32c")),)
 
 
 def main() -> None:
@@ -31,16 +34,19 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     before = os.getloadavg()[0]
     figures: list[Figure] = []
-    python = environment.python("bench-queues-venv", _PEERS)
+    python = environment.python("bench-queues-venv", (*_PEERS, *_SHARED))
     bench = cases.Bench(python.parent, options.jobs, options.rounds, options.contenders)
-    for name in options.only or cases.ENGINES:
-        engine = cases.ENGINES[name]
-        try:
-            with engine.server() as server:
-                for part in options.parts or cases.PARTS:
-                    figures += cases.PARTS[part](bench, engine, server)
-        except environment.Missing as missing:
-            environment.say(f"without {name}: {missing}")
+    try:
+        for name in options.only or cases.ENGINES:
+            engine = cases.ENGINES[name]
+            try:
+                with engine.server() as server:
+                    for part in options.parts or cases.PARTS:
+                        figures += cases.PARTS[part](bench, engine, server)
+            except environment.Missing as missing:
+                environment.say(f"without {name}: {missing}")
+    except KeyboardInterrupt:
+        environment.say("not all was measured")
     sys.stdout.write(f"{_machine(before)}\n\n{markdown(figures)}\n")
 
 

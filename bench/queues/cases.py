@@ -69,6 +69,10 @@ _TABLE = _CONFIG.format(
     "type = table\nurl = {url}\ntable = jobs\nnotify = jobs\nclaim = lease\n"
     "handler = ours:handle_row"
 )
+_KAFKA = _CONFIG.format(
+    "type = kafka\nbrokers = {brokers}\ntopics = {name}\ngroup = {name}\norder = partition\n"
+    "auto_offset_reset = earliest\nhandler = ours:handle"
+)
 
 ENGINES: dict[str, Engine] = {
     "list": Engine(
@@ -99,6 +103,14 @@ ENGINES: dict[str, Engine] = {
         (Goal(1.0, PEERS),),
         latency_ms=5.0,
     ),
+    "kafka": Engine(
+        "Kafka, 4 partitions",
+        servers.kafka,
+        _KAFKA,
+        (all_of.KAFKA_LOOP, all_of.CONFLUENT_LOOP),
+        (Goal(0.7, all_of.KAFKA_LOOP.name),),
+        latency_ms=5.0,
+    ),
     "sqlite": Engine(
         "SQLite queue",
         servers.sqlite,
@@ -114,8 +126,13 @@ def throughput(bench: Bench, engine: Engine, server: Server) -> list[Figure]:
     figure = Figure(f"{engine.title}: no-op jobs", "jobs/s", engine.goals)
 
     def measure(run: Run) -> None:
-        run.send("fill", bench.jobs)
-        run.launch()
+        if server.members is None:
+            run.send("fill", bench.jobs)
+            run.launch()
+        else:
+            run.launch()
+            run.join()
+            run.send("fill", bench.jobs)
         run.await_workers()
         speed = run.speed(bench.jobs, _LIMIT_S)
         figure.add(run.contender, speed.rate, speed.workers_us, speed.server_us)
@@ -190,6 +207,7 @@ def _in_turn(
 def _watch(run: Run, figures: Sequence[Figure | None], what: tuple[object, ...]) -> None:
     """Let a contender handle jobs that say when they were due; add the p50 and the p99."""
     run.launch()
+    run.join()
     run.go()
     run.send("spaced", _WARM, 0.01)
     run.lateness(_WARM, _LIMIT_S)

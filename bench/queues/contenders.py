@@ -62,6 +62,15 @@ BATCH_LOOP = _loop("floor: claim 100, acknowledge 100", "plain_redis", "batch")
 SINGLE_LOOP = _loop("plain loop: one by one", "plain_redis", "single")
 STREAM_LOOP = _loop("floor: read 100, acknowledge 100", "plain_redis", "stream")
 POSTGRES_LOOP = _loop("floor: claim 100, finish 100", "plain_postgres")
+KAFKA_LOOP = _loop(
+    "floor: poll 500, commit", "plain_kafka", "python", "comes again with its partition"
+)
+CONFLUENT_LOOP = _loop(
+    "confluent-kafka: consume 500, commit",
+    "plain_kafka",
+    "confluent",
+    "comes again with its partition",
+)
 SQLITE_LOOP = _loop("floor: claim 100, delete 100", "plain_sqlite")
 
 

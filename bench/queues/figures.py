@@ -49,7 +49,9 @@ class Figure:
         order = sorted(values, key=lambda one: values[one], reverse=self.more_is_better)
         order.sort(key=lambda one: not one.is_ours)
         ours = next((values[one] for one in order if one.is_ours), None)
-        return [self._row(one, values, ours) for one in order]
+        rows = [self._row(one, values, ours) for one in order]
+        titles = [f"{self.title}, {self.unit}"] + [""] * len(rows)
+        return [[title, *row] for title, row in zip(titles, rows, strict=False)]
 
     def _row(self, one: Contender, values: dict[Contender, float], ours: float | None) -> list[str]:
         lowest, highest = min(self.samples[one]), max(self.samples[one])
@@ -60,9 +62,8 @@ class Figure:
         else:
             said = "-" if ours is None else f"{ours / values[one]:.2f} x"
         spread = f"{_number(lowest)} to {_number(highest)}"
-        title = f"{self.title}, {self.unit}" if one.is_ours else ""
         name = f"**{one.name}**" if one.is_ours else one.name
-        return [title, name, _number(values[one]), spread, cpu, one.after_kill, said]
+        return [name, _number(values[one]), spread, cpu, one.after_kill, said]
 
     def _verdicts(self, values: dict[Contender, float], ours: float) -> list[str]:
         said = []

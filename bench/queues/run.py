@@ -46,11 +46,12 @@ class Run:
         self.server = server
         # Short: a unix socket's path has at most 107 bytes, and lies somewhere below.
         self.folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/tmp"))
+        server.empty()
         self._bin = bin_
         self._conf = self.folder / "bench.ini"
-        self._conf.write_text(
-            config.format(folder=self.folder, programs=PROGRAMS, url=server.url, n=PROCESSES)
-        )
+        place, _, name = server.url.partition("/")
+        words = {"folder": self.folder, "programs": PROGRAMS, "url": server.url, "n": PROCESSES}
+        self._conf.write_text(config.format(**words, brokers=place, name=name))
         (self.folder / "page").write_bytes(bytes(_CELLS * 8))
         (self.folder / "late").touch()
         with (self.folder / "page").open("r+b") as file:
@@ -66,8 +67,7 @@ class Run:
         self._all: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        """Make the server empty."""
-        self.server.empty()
+        """Make what it needs."""
         for command in self.contender.needs:
             self._wait(self._start(command))
         return self
@@ -102,6 +102,14 @@ class Run:
         """Start the workers. Raises: Late."""
         for command in self.contender.works:
             self._start(command)
+
+    def join(self) -> None:
+        """Wait until the workers have shared the work, where they have to. Raises: Late."""
+        deadline = time.monotonic() + _LAUNCH_S
+        while self.server.members is not None and self.server.members() < PROCESSES:
+            if time.monotonic() > deadline:
+                raise Late(f"{self.contender.name} did not join: {self._last_words()}")
+            time.sleep(0.1)
 
     def await_workers(self) -> None:
         """Wait until each process has a job in its hands. Raises: Late."""

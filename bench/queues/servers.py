@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from kafka.errors import KafkaError
 
 from bench.environment import Missing
+from tests.helpers.kafka_server import KafkaServer
 from tests.helpers.postgres_server import PostgresServer
 from tests.helpers.redis_server import RedisServer
 
@@ -26,6 +29,8 @@ class Server:
     url: str
     empty: Callable[[], None]
     pid: int = 0
+    members: Callable[[], int] | None = None
+    """How many workers have their part of it, where they have to agree on that first."""
 
 
 @contextmanager
@@ -57,6 +62,34 @@ def postgres() -> Iterator[Server]:
         yield Server(server.url, empty, server.pid)
     finally:
         server.close()
+
+
+@contextmanager
+def kafka() -> Iterator[Server]:
+    """Run a broker. Each time that it is emptied it has a new topic, which is in the URL."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/tmp"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        server = _started(lambda: KafkaServer(folder))
+        stack.callback(server.close)
+        admin = stack.enter_context(server.admin())
+        count = itertools.count(1)
+
+        def empty() -> None:
+            topic = f"bench-{next(count)}"
+            admin.create_topics({topic: {"num_partitions": 4, "replication_factor": 1}})
+            found.url = f"{server.brokers}/{topic}"
+
+        def members() -> int:
+            group = found.url.partition("/")[2]
+            try:
+                told = admin.describe_groups([group])[group]
+            except KafkaError:
+                return 0  # nobody has begun the group yet
+            return len(told["members"]) if told["group_state"] == "Stable" else 0
+
+        found = Server(server.brokers, empty, server.pid, members)
+        yield found
 
 
 @contextmanager

@@ -22,11 +22,19 @@ def handle_row(message: Any, _context: Any) -> None:  # noqa: ANN401 - as any ha
 
 
 def publish(values: Sequence[int]) -> None:
-    """Publish as many messages at once, as the command line does; into a table, insert rows."""
+    """Publish as many messages at once, as the command line does.
+
+    Rows are inserted, and Kafka gets its records as its plain loops do.
+    """
     if _QUEUE.startswith("postgresql:"):
         import plain_postgres
 
         plain_postgres.publish(values)
+        return
+    if _QUEUE.startswith("127.0.0.1:"):
+        import plain_kafka
+
+        plain_kafka.publish(values)
         return
     from pathlib import Path
 
