@@ -89,6 +89,7 @@ class OnPostgres(Shared):
             "type": "table",
             "url": server.far_url,
             "table": "orders",
+            "claim": "lease",
             "notify": "orders",
             "poll_interval": "100ms",
         }

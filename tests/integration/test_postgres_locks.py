@@ -5,6 +5,9 @@ What it writes there is to be found when its row is done, and only then.
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -13,9 +16,13 @@ from tests.conftest import Supervise
 from tests.helpers.eventually import eventually
 from tests.helpers.postgres_server import PostgresServer
 from tests.helpers.sections import section
+from workers.sources.postgres_lock import PostgresLockSource
+from workers.sources.source import Return, SessionLost, SourceTrouble
+from workers.sources.table import Table
 
 HANDLERS = """
 from contextlib import suppress
+from pathlib import Path
 
 from workers import Reject, Skip
 
@@ -40,6 +47,7 @@ def handle(message, context):
         "skips": lambda: leave(Skip("why")),
         "rejects": lambda: leave(Reject("why")),
         "elsewhere": lambda: elsewhere(context, message),
+        "sleeps": lambda: sleeps(db, number),
     }[message.data["kind"]]()
 
 def leave(error):
@@ -68,6 +76,13 @@ def rolls_back(db, number):
 def swallows(db):
     with suppress(Exception), db.cursor() as cursor:
         cursor.execute("nonsense")
+
+def sleeps(db, number):
+    try:
+        (Path(__file__).parent / "slept").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    db.cursor().execute("SELECT pg_sleep(3600)")
 
 def elsewhere(context, message):
     other = context.connection(context.options["url"])
@@ -148,3 +163,68 @@ def test_a_row_is_done_with_all_that_its_handler_wrote_or_without_any(
         assert error is None if why is None else error.startswith(why), kind
     letters = {letter["data"]["kind"] for letter in supervisor.json("dead", "list", "orders")}
     assert letters == {kind for kind, row in KINDS.items() if row[0] == "failed"}
+
+
+def test_the_server_frees_the_row_of_a_dead_process_in_the_middle_of_a_statement(
+    supervise: Supervise, server: PostgresServer
+) -> None:
+    jobs = section(
+        "orders",
+        type="table",
+        url=server.url,
+        table="orders",
+        attempts_column="tries",
+        error_column="why",
+        poll_interval="50ms",
+        backoff=0,
+        handler="shop:handle",
+    )
+    supervisor = supervise(jobs, {"shop": HANDLERS})
+    with server.cursor() as cursor:
+        cursor.execute("INSERT INTO orders (kind) VALUES ('sleeps')")
+
+    def sleeps() -> bool:
+        with server.cursor() as cursor:
+            cursor.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(3600)'"
+                " AND wait_event = 'PgSleep'"
+            )
+            return cursor.fetchone() is not None
+
+    eventually(sleeps)
+    os.kill(supervisor.status()["processes"][0]["pid"], signal.SIGKILL)
+    eventually(lambda: found(server)["sleeps"] == ("done", 1, 0, 1, None))
+    assert not sleeps()
+
+
+def test_a_server_that_stands_still_holds_up_a_call_no_longer_than_it_may(
+    server: PostgresServer,
+) -> None:
+    words = ("id", "status", "pending", "done", "failed", "id")
+    table = Table("orders", *words, is_locked=True)
+    source = PostgresLockSource(server.url, "i/o:0/1", table, lease_s=600, io_timeout=0.5)
+    with closing(source):
+        source.open()
+        with server.cursor() as cursor:
+            cursor.execute("INSERT INTO orders (kind) VALUES ('plain'), ('plain')")
+        [first, second] = source.fetch([("orders", 2)], 2)
+        assert first.session is not None
+        source.ack([second])  # its connection is free for the next
+        with server.standing_still():
+            with pytest.raises(SourceTrouble):
+                source.fetch([("orders", 1)], 1)
+            with pytest.raises(SessionLost):
+                first.session.finish(1)
+        # Whether it was done the server alone knows; if not, it is given out again.
+        source.nack([Return(first)])
+        again = eventually(lambda: done(source, server))
+    assert again
+
+
+def done(source: PostgresLockSource, server: PostgresServer) -> bool:
+    """Do what there is still to do; tell whether all is done."""
+    with suppress(SourceTrouble):
+        source.ack(source.fetch([("orders", 1)], 1))
+    with server.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM orders WHERE status = 'done'")
+        return bool(cursor.fetchone()[0] == 2)

@@ -292,7 +292,8 @@ class PostgresLockSource(PostgresTableSource):
 
     def _connect(self) -> RowSession:
         name = _name_of(self._owner)
-        return RowSession(self._url, self._watch, io_timeout=self._io_timeout, name=name)
+        times = {"io_timeout": self._io_timeout, "lease_s": self._lease_s}
+        return RowSession(self._url, self._watch, name=name, **times)
 
     def _settle_by(self, one: Delivery, sql: str, word: str, **values: object) -> None:
         """Write how a row ended, unless it was lost: then it comes again, to whomever."""

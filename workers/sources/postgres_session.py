@@ -26,6 +26,9 @@ from workers.sources.source import SessionLost, SourceTrouble
 _CHECKS_PEER: Final = 140000
 """From this version on a server asks during a statement whether its client still lives."""
 
+_LONGEST_S: Final = 7200.0
+"""Who says nothing for that long is lost, whatever the lease; Linux has bounds of its own."""
+
 _ENDED: Final = frozenset({"25P01", "3B001"})
 """Codes of errors that say that there is no transaction, or none with our savepoints."""
 
@@ -75,7 +78,9 @@ class RowSession:
     `done` are the statement by which the row is done, and its values.
     """  # noqa: D205
 
-    def __init__(self, url: str, watch: Watch, *, io_timeout: float, name: str) -> None:
+    def __init__(
+        self, url: str, watch: Watch, *, io_timeout: float, lease_s: float, name: str
+    ) -> None:
         """Connect. Raises: SourceTrouble."""
         self._watch = watch
         self.done: tuple[str, Mapping[str, object]] = ("", {})
@@ -90,15 +95,20 @@ class RowSession:
                 client_encoding="UTF8",
                 **KEEPALIVES,
             )
-            self._prepare()
+            self._prepare(lease_s)
         except (psycopg2.Error, OSError) as error:
             raise SourceTrouble(in_words(error)) from error
 
-    def _prepare(self) -> None:
-        """Leave time to the handler; let the server look after a client that is gone."""
+    def _prepare(self, lease_s: float) -> None:
+        """Leave time to the handler; let the server look after a client that is gone.
+
+        It gives one up whose host says nothing for about as long as a lease would have lasted.
+        """
         begin = "SET idle_in_transaction_session_timeout = 0; "
-        for name, value in KEEPALIVES.items():
-            begin += f"SET tcp_{name} = {value}; "
+        lease_s = min(lease_s, _LONGEST_S)
+        begin += f"SET tcp_keepalives_idle = {math.ceil(lease_s / 3)}; "
+        begin += f"SET tcp_keepalives_interval = {math.ceil(lease_s / 6)}; "
+        begin += "SET tcp_keepalives_count = 3; "
         if self.connection.server_version >= _CHECKS_PEER:
             begin += "SET client_connection_check_interval = 1000; "
         with self._watch.over(self.connection):
