@@ -27,6 +27,7 @@ from supervisor import (
     bytecode,
     cgroups,
     descendants,
+    gaps,
     kernel,
     orders,
     passage,
@@ -192,6 +193,7 @@ class Supervisor:
         _log.info("starting %d daemon job(s), %d process(es)", len(config.jobs), len(self.seats))
         self.outside.watch()
         rehearse()
+        gaps.fill()
         for seat in self.precedence.in_order(self.seats.values()):
             if not seat.predecessors:
                 self.happen_to(seat, Kind.START)

@@ -42,7 +42,7 @@ LAYERS = (
     "ini settings",
     "rights envfile dependencies places urls",
     "values",
-    "loop states board memory rate selection",
+    "loop states board memory rate selection gaps",
     "tallies",
     "signals errors secret kernel bytecode trust identity cgroups letters shapes dumps",
     "reading",
