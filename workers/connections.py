@@ -11,6 +11,7 @@ import math
 import select
 import threading
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from workers.base import Unavailable
@@ -33,7 +34,11 @@ class Connections:
         self._name = name
         self._lock = threading.Lock()
         self._pools: dict[str, _Pool] = {}
-        self._mine = _Mine()
+
+    @cached_property
+    def _mine(self) -> _Mine:
+        """Made for the first who asks: what belongs to each thread takes long to make."""
+        return _Mine()
 
     def get(self, url: str) -> Any:  # noqa: ANN401 - psycopg2 has no types
         """Give this thread's connection to that database.
@@ -58,7 +63,7 @@ class Connections:
 
         Raises: what the server says against it; the rest is undone then.
         """
-        if not self._mine.lent:
+        if not self._pools or not self._mine.lent:
             return
         try:
             for connection in self._mine.lent.values():
@@ -69,6 +74,8 @@ class Connections:
 
     def undo(self) -> None:
         """Undo what the call of this thread wrote and did not commit; take its connections back."""
+        if not self._pools:
+            return
         lent = self._mine.lent
         while lent:
             url, connection = lent.popitem()

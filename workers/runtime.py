@@ -17,10 +17,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from supervisor import bytecode
 from supervisor.board import Page, Phase
+from supervisor.config import Job
 from supervisor.errors import ConfigError, ExitCode, SupervisorError
 from supervisor.slot import Slot
 from workers import handlers
@@ -96,16 +98,16 @@ def main(slot: Slot, work: Callable[[Child], int] | None = None) -> int:
 
 def rehearse(times: int) -> None:
     """Make what each child makes at its start, and drop it. Runs in: supervisor (`rehearsal`)."""
-    page = Page.alone()
+    job = Job(name="rehearsal", kind="worker", type="worker")
+    slot = Slot(job, 0, 0, "", "", Path("/nowhere"), Page.alone(), control_fd=-1, report_fd=-1)
     for _ in range(times):
-        Report(-1).ready()
-        Title("worker", "rehearsal:0")
-        pulse, tally = Pulse(page), Tally(page.tallies)
-        context = Context("rehearsal:0", 0, {}, _log, _STOP, pulse=pulse, tally=tally)
-        Lifeline(-1, _STOP, 0.0).let_go()
-        handlers.refuse_lazy(rehearse, context.name)
+        slot.page.enter(_SETUP)
+        child = _furnished(slot, Report(-1))
+        child.context(Pulse(slot.page)).wait(0)
+        child.report.ready()
+        child.lifeline.let_go()
+        handlers.refuse_lazy(rehearse, slot.name)
         handlers.load("os:getpid")
-        page.enter(_SETUP)
     # Its table of 13 KB is made here once, and not in each child.
     faulthandler.register(signal.SIGUSR2, _STDERR)
     faulthandler.unregister(signal.SIGUSR2)
@@ -119,13 +121,19 @@ def _begin(slot: Slot) -> Child:
     os.register_at_fork(after_in_child=report.forget)
     # All threads, and not chained: a dump is a look at a live process, and must not end it.
     faulthandler.register(signal.SIGUSR2, _STDERR, True, False)
-    stop = _STOP
     if slot.quiet:
-        stop.lull(quiet=True)
-    lifeline = Lifeline(slot.control_fd, stop, slot.job.stop_timeout, slot.job.stop_signal)
-    lifeline.listen()
-    connections = Connections(slot.job.pool_size, slot.job.io_timeout, slot.name)
-    return Child(slot, stop, lifeline, report, Title(slot.job.kind, slot.name), connections)
+        _STOP.lull(quiet=True)
+    child = _furnished(slot, report)
+    child.lifeline.listen()
+    return child
+
+
+def _furnished(slot: Slot, report: Report) -> Child:
+    """Make what the work has around it; nothing of it acts yet."""
+    job = slot.job
+    lifeline = Lifeline(slot.control_fd, _STOP, job.stop_timeout, job.stop_signal)
+    connections = Connections(job.pool_size, job.io_timeout, slot.name)
+    return Child(slot, _STOP, lifeline, report, Title(job.kind, slot.name), connections)
 
 
 def _outcome(child: Child, work: Callable[[Child], int]) -> int:
