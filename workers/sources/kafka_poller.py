@@ -241,6 +241,10 @@ class Poller:
     def _poll_once(self) -> None:
         consumer = self._consumer
         wait_ms = self._follow_holds()
+        if not consumer._fetcher._next_partition_records:
+            # What it has read of a partition that was not to be read meanwhile it looks at again
+            # only when there is nothing else, and takes for that also what it is through with.
+            consumer._fetcher._next_partition_records = None
         found = consumer.poll(timeout_ms=wait_ms, max_records=_MOST)
         group = consumer._coordinator
         if group.rebalance_in_progress():
