@@ -69,7 +69,7 @@ class Shop:
         with self.server.admin() as admin:
             admin.alter_group_offsets(GROUP, {place: OffsetAndMetadata(offset, "", -1)})
 
-    def bury(self, *numbers: int, partition: int = 0) -> None:
+    def bury(self, *numbers: int, group: str = GROUP) -> None:
         """Write dead letters as a consumer would."""
         producer = kafka_client.producer(self.settings)
         for number in numbers:
@@ -77,13 +77,15 @@ class Shop:
             burial = Burial(delivery, self.topic, f"id-{number}", f"error {number}", "tb", "o:0")
             value = codec.encode(self.topic, number, message_id=f"id-{number}")
             was = Record(b"k%d" % number, value, [("trace", b"abc")])
-            letter = kafka_letters.record_of(burial, was, Origin(self.topic, 2, number))
+            letter = kafka_letters.record_of(
+                burial, was, Origin(self.topic, 2, number), group=group
+            )
             producer.send(
                 kafka_letters.dead_topic(self.topic),
                 value=letter.value,
                 key=letter.key,
                 headers=list(letter.headers),
-                partition=partition,
+                partition=0,
             ).get(30)
 
     def letters(self, message_id: str | None = None) -> list[Letter]:
@@ -194,6 +196,18 @@ def test_a_letter_under_another_name_is_found_by_its_topic(shop: Shop) -> None:
     with closing(KafkaDesk(shop.settings, interest)) as desk:
         assert [letter.id for letter in desk.walk(shop.topic)] == ["id-1"]
         assert list(desk.walk("elsewhere")) == []
+
+
+def test_each_group_has_its_own_letters_of_a_topic(shop: Shop) -> None:
+    shop.bury(1)
+    shop.bury(2, group="another")
+    shop.bury(3, group="")  # of somebody else's program
+    assert [letter.id for letter in shop.letters()] == ["id-3", "id-1"]
+    assert shop.depth().dead == 2
+    assert shop.desk.forget([letter.number for letter in shop.letters()]) == 2
+    interest = Interest("another", False, (shop.topic,), (shop.topic,))
+    with closing(KafkaDesk(shop.settings, interest)) as desk:
+        assert [letter.id for letter in desk.walk(shop.topic)] == ["id-2"]
 
 
 def test_a_replay_puts_back_what_was_sent_and_the_rest_stays(shop: Shop) -> None:

@@ -82,7 +82,7 @@ class KafkaSource:
         self._lost: set[int] = set()
         self._paused: set[str] = set()
         self._suspects = Suspects(state_dir, member.job)
-        self._graves = Graves(settings)
+        self._graves = Graves(settings, member.group)
         self._turn = 0
         self._keeps_back = False
 

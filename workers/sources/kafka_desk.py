@@ -160,14 +160,15 @@ class KafkaDesk:
 
     def walk(self, queue: str, message_id: str | None = None) -> Iterator[Letter]:
         """Go through the dead letters under a name or of a topic, the newest first."""
-        names = dict.fromkeys((queue, *self._interest.topics, *self._interest.names))
+        names = dict.fromkeys((*self._interest.topics, *self._interest.names))
         topics = self._partitions(map(kafka_letters.dead_topic, names))
         spots = [spot for spots in topics.values() for spot in spots]
         reach = self._reach(spots)
         logs = [self._backwards(spot, reach[spot]) for spot in spots]
         for found in merge(*logs, key=lambda one: -one.at):
             letter = kafka_letters.letter_of(found.record, found.place, found.at)
-            if queue in (letter.queue, letter.topic) and message_id in (None, letter.id):
+            is_meant = queue in (letter.queue, letter.topic) and message_id in (None, letter.id)
+            if is_meant and self._is_ours(found):
                 yield letter
 
     def replay(self, numbers: Iterable[int]) -> int:
@@ -255,7 +256,9 @@ class KafkaDesk:
         records = sum(reach[spot].end - reach[spot].first for spot in spots)
         if records > _COUNTED:
             return records
-        return sum(1 for spot in spots for _ in self._backwards(spot, reach[spot]))
+        return sum(
+            self._is_ours(one) for spot in spots for one in self._backwards(spot, reach[spot])
+        )
 
     def _age(self, spots: Sequence[Spot], reach: Mapping[Spot, _Reach]) -> float | None:
         """Give how long ago the oldest message was published that the group has not done."""
@@ -281,6 +284,9 @@ class KafkaDesk:
                 elif found.place.offset not in settled:
                     yield found
             end = begin
+
+    def _is_ours(self, found: _Found) -> bool:
+        return kafka_letters.is_of_group(found.record, self._interest.group)
 
     def _read(self, spot: Spot, begin: int, end: int) -> list[_Found]:
         """Read the records between two offsets; there may be none. Raises: SourceTrouble."""
@@ -311,6 +317,7 @@ class KafkaDesk:
         spots = [spot for spots in topics.values() for spot in spots]
         reach = self._reach(spots)
         for spot in spots:
+            # Those of other groups too: nothing that one of them may want is deleted.
             live = [found.place.offset for found in self._backwards(spot, reach[spot])]
             chosen = [one for one in live if number_of(*spot, one) in wanted]
             for page in by_pages(chosen):

@@ -18,10 +18,11 @@ _LEVELS: Final = (Level.WHOLE, Level.NO_TRACEBACK, Level.LEAST)
 
 
 class Graves:
-    """The topics of dead letters of one process. Used by the work loop's thread."""
+    """The topics of dead letters of one process of a group. Used by the work loop's thread."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, group: str) -> None:
         self._settings = settings
+        self._group = group
         self._limit_s = settings["request_timeout_ms"] / 1000
         self._there: set[str] = set()
 
@@ -47,7 +48,7 @@ class Graves:
     def _send(self, producer: Any, burial: Burial, level: int = 0) -> tuple[Any, int]:  # noqa: ANN401
         """Hand a letter to the client; it may say at once that it is too large."""
         was = known_of(burial.delivery)
-        letter = record_of(burial, was.raw, was.origin, _LEVELS[level])
+        letter = record_of(burial, was.raw, was.origin, _LEVELS[level], group=self._group)
         words = {"key": letter.key, "value": letter.value, "headers": list(letter.headers)}
         try:
             return producer.send(dead_topic(burial.queue), **words), level

@@ -70,12 +70,15 @@ def dead_topic(queue: str) -> str:
     return f"{queue}.dead"
 
 
-def record_of(burial: Burial, was: Record, origin: Origin, level: int = Level.WHOLE) -> Record:
-    """Build the record of one letter."""
+def record_of(
+    burial: Burial, was: Record, origin: Origin, level: int = Level.WHOLE, *, group: str = ""
+) -> Record:
+    """Build the record of one letter; `group` is whose consumer gave it up."""
     delivery = burial.delivery
     fields: dict[str, object] = {
         "id": burial.id,
         "topic": delivery.topic,
+        "group": group,
         "origin": origin,
         "at": f"{time.time():.3f}",
         "error": burial.error[: _SHORT_ERROR if level == Level.LEAST else _ERROR],
@@ -142,10 +145,18 @@ def letter_of(was: Record, place: Origin, at: float) -> Letter:
 
 def origin_of(was: Record) -> Origin | None:
     """Give where the message of a letter lay."""
-    for name, value in was.headers:
-        if name == f"{_OURS}origin":
-            return Origin.read(value.decode("utf-8", "replace"))
-    return None
+    return Origin.read(_said(was, "origin"))
+
+
+def is_of_group(was: Record, group: str) -> bool:
+    """Tell whether a letter is one of a group; one that no group has sent is everybody's."""
+    return _said(was, "group") in (group, "")
+
+
+def _said(was: Record, word: str) -> str:
+    """Give the value of a header of ours, the last one of the name."""
+    found = [value for name, value in was.headers if name == _OURS + word]
+    return found[-1].decode("utf-8", "replace") if found else ""
 
 
 def envelope_of(was: Record, place: Origin, timestamp_ms: int) -> Envelope:
