@@ -32,7 +32,7 @@ run: $(STAMP) ## install into .venv and run the example in the foreground (CONF=
 	exec $(VENV)/bin/supervisor start --conf $(CONF)
 
 .PHONY: test
-test: $(TEST_STAMP) systemd redis postgresql kafka ## run all tests (PYTEST_ARGS="-k name" for some)
+test: $(TEST_STAMP) systemd network redis postgresql kafka ## run all tests (PYTEST_ARGS="-k name" for some)
 	$(PYTHON) -m pytest --processes=$(PROCESSES) $(PYTEST_ARGS)
 
 .PHONY: check
@@ -83,6 +83,13 @@ systemd:
 	@[ "$$(id -u)" != 0 ] || { [ -x /lib/systemd/systemd ] && command -v unshare nsenter >/dev/null; } \
 		|| { $(APT) update && $(APT) install -y --no-install-recommends systemd util-linux; } \
 		|| echo "systemd cannot be installed here: its tests are skipped" >&2
+
+# Tests of two hosts make networks of their own, in namespaces.
+.PHONY: network
+network:
+	@[ "$$(id -u)" != 0 ] || command -v ip >/dev/null \
+		|| { $(APT) update && $(APT) install -y --no-install-recommends iproute2; } \
+		|| echo "iproute2 cannot be installed here: the tests of two hosts are skipped" >&2
 
 .PHONY: redis
 redis:

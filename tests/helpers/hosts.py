@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.eventually import PATIENCE_S
+from tests.helpers.lacks import MachineLacks
 from tests.helpers.local_server import LocalServer
 from tests.helpers.postgres_server import PostgresServer
 from tests.helpers.redis_server import RedisServer
@@ -36,13 +37,16 @@ def _missing() -> str:
     for program, package in (("ip", "iproute2"), ("unshare", "util-linux")):
         if shutil.which(program) is None:
             return f"a network of namespaces needs: apt-get install {package}"
+    return ""
+
+
+def _cannot() -> str:
+    """Say in one line why the kernel makes no such network; empty when it does."""
     probe = "ip link add one type veth peer name two"
     done = subprocess.run(
         ["unshare", "--net", *probe.split()], capture_output=True, text=True, check=False
     )
-    if done.returncode != 0:
-        return f"a network of namespaces cannot be had here: {done.stderr.strip()}"
-    return ""
+    return done.stderr.strip() if done.returncode != 0 else ""
 
 
 class Place:
@@ -120,6 +124,8 @@ def network(hosts: int) -> Iterator[Network]:
     """Give a network. Skips the test where none can be had."""
     if lack := _missing():
         pytest.skip(lack)
+    if reason := _cannot():
+        raise MachineLacks(f"a network of namespaces cannot be had here: {reason}")
     with ExitStack() as stack:
         server = stack.enter_context(closing(Place()))
         server.ip(f"address add {ADDRESS}/32 dev lo")
