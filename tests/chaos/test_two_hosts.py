@@ -83,13 +83,13 @@ class OnRedis(Shared):
 
 
 class OnPostgres(Shared):
-    def __init__(self, server: FarPostgres) -> None:
+    def __init__(self, server: FarPostgres, claim: str) -> None:
         self._server = server
         self.keys = {
             "type": "table",
             "url": server.far_url,
             "table": "orders",
-            "claim": "lease",
+            "claim": claim,
             "notify": "orders",
             "poll_interval": "100ms",
         }
@@ -117,9 +117,9 @@ class OnPostgres(Shared):
 
 @contextmanager
 def shared_on(world: Network, kind: str) -> Iterator[Shared]:
-    if kind == "table":
+    if kind in ("lock", "lease"):
         with closing(FarPostgres(world.server)) as postgres:
-            yield OnPostgres(postgres)
+            yield OnPostgres(postgres, kind)
     else:
         with closing(FarRedis(world.server)) as redis:
             yield OnRedis(redis, kind)
@@ -182,7 +182,7 @@ class Pair:
         assert set(ended) == set(self.names), "lost"
 
 
-@pytest.mark.parametrize("kind", ["queue", "stream", "table"])
+@pytest.mark.parametrize("kind", ["queue", "stream", "lock", "lease"])
 def test_a_host_loses_its_network_and_then_its_power_and_the_other_its_master(
     world: Network, supervise: Supervise, kind: str
 ) -> None:

@@ -23,6 +23,9 @@ from workers.sources.postgres_server import KEEPALIVES, SqlTrouble, in_words
 from workers.sources.postgres_watch import Watch, shut
 from workers.sources.source import SessionLost, SourceTrouble
 
+_HAS_TIMEOUT: Final = 120000
+"""From this version on a server can be told how long to wait for its answer to be taken."""
+
 _CHECKS_PEER: Final = 140000
 """From this version on a server asks during a statement whether its client still lives."""
 
@@ -109,6 +112,9 @@ class RowSession:
         begin += f"SET tcp_keepalives_idle = {math.ceil(lease_s / 3)}; "
         begin += f"SET tcp_keepalives_interval = {math.ceil(lease_s / 6)}; "
         begin += "SET tcp_keepalives_count = 3; "
+        if self.connection.server_version >= _HAS_TIMEOUT:
+            # Keepalives find out only where it does not wait for us to take an answer.
+            begin += f"SET tcp_user_timeout = {math.ceil(lease_s * 1000)}; "
         if self.connection.server_version >= _CHECKS_PEER:
             begin += "SET client_connection_check_interval = 1000; "
         with self._watch.over(self.connection):
