@@ -82,6 +82,18 @@ local function now()
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Refuse to begin where another program has one of the keys: a script that fails half-way has
+-- removed, and not put back.
+local function must_be(kind, ...)
+    for _, key in ipairs({...}) do
+        local found = redis.call('TYPE', key).ok
+        if found ~= kind and found ~= 'none' then
+            local words = ' is a %s, and no %s: another program uses that name'
+            error(key .. string.format(words, found, kind), 0)
+        end
+    end
+end
+
 -- Split a member of the sets into its counters, its id, the rest of its line, and the raw message.
 local function parts(member)
     local counters, id, rest, raw =
@@ -109,6 +121,11 @@ end
 _SHARED: Final = (
     COMMON
     + """
+local function look_at(topic)
+    must_be('list', KEYS[topic * 3 - 2])
+    must_be('zset', KEYS[topic * 3 - 1], KEYS[topic * 3])
+end
+
 local function put_among(delayed, counters, id, raw, due)
     redis.call('ZADD', delayed, due, counters .. ' ' .. id .. '\\n' .. raw)
 end
@@ -139,6 +156,7 @@ end
 
 local function take(topic, wanted)
     if wanted <= 0 then return 0 end
+    look_at(topic)
     local ready, delayed, members = KEYS[topic * 3 - 2], KEYS[topic * 3 - 1], {}
     local function hold(line, raw)
         members[#members + 1] = ends
@@ -193,6 +211,7 @@ SWEEP: Final = (
 local at = now()
 for topic = 1, #ARGV do
     local delayed, leases = KEYS[topic * 3 - 1], KEYS[topic * 3]
+    look_at(topic)
     local ended = redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. at, 'LIMIT', 0, 100)
     for _, member in ipairs(ended) do
         local counters, id, _, raw = parts(member)
@@ -213,6 +232,7 @@ RETURN: Final = (
     + """
 -- KEYS: three for each topic. ARGV: for each message the number of its topic, its member in the
 -- set of leases, its counters, and the delay in ms. What must come first again comes last.
+for topic = 1, #KEYS / 3 do look_at(topic) end
 for index = 1, #ARGV, 4 do
     local topic, member, delay = tonumber(ARGV[index]), ARGV[index + 1], tonumber(ARGV[index + 3])
     if redis.call('ZREM', KEYS[topic * 3], member) == 1 then
@@ -244,6 +264,7 @@ local function wanted(number, owner)
     if owner == spared or is_spared[number] then return false end
     return owner == name or not whole and string.sub(owner, 1, #name) == name
 end
+for topic = 1, #KEYS / 3 do look_at(topic) end
 for topic = 1, #KEYS / 3 do
     local found = {}
     for _, member in ipairs(redis.call('ZRANGE', KEYS[topic * 3], 0, -1)) do
@@ -291,15 +312,19 @@ ACK: Final = """
 for index = 1, #ARGV, 2 do redis.call('ZREM', KEYS[tonumber(ARGV[index])], ARGV[index + 1]) end
 """
 
-BURY: Final = """
+BURY: Final = (
+    COMMON
+    + """
 -- KEYS: for each message the leases of its topic, and the dead letters. ARGV: for each message its
 -- member, and the letter. Who has lost the lease buries nothing.
+for index = 2, #KEYS, 2 do must_be('list', KEYS[index]) end
 for index = 1, #ARGV, 2 do
     if redis.call('ZREM', KEYS[index], ARGV[index]) == 1 then
         redis.call('LPUSH', KEYS[index + 1], ARGV[index + 1])
     end
 end
 """
+)
 
 DELAY: Final = (
     _SHARED
@@ -347,13 +372,16 @@ return {
 """
 )
 
-TAKE_OUT: Final = """
+TAKE_OUT: Final = (
+    COMMON
+    + """
 -- KEYS: a list of dead letters; for a replay, for each letter where its topic lies. ARGV:
 -- a mark that no letter is; the group of a stream that it is for, as others have done with it; for
 -- each letter, from the right to the left, how many were to its right, the letter, and its raw
 -- message. Gives how many were there.
 -- They are marked first and removed in one go: to remove one is to walk through the list.
 local mark, replayed, marked, shift = ARGV[1], #KEYS > 1, 0, 0
+must_be(ARGV[2] == '' and 'list' or 'stream', unpack(KEYS, 2))
 redis.call('LTRIM', KEYS[1], 0, -1)  -- After a write no lack of memory stops a script half-way.
 for letter = 1, (#ARGV - 2) / 3 do
     local place, text, raw = tonumber(ARGV[letter * 3]), ARGV[letter * 3 + 1], ARGV[letter * 3 + 2]
@@ -375,6 +403,7 @@ end
 if marked > 0 then redis.call('LREM', KEYS[1], -marked, mark) end
 return marked + shift
 """
+)
 
 PURGE: Final = """
 -- KEYS: ready, delayed. ARGV: how many at most. Gives how many were deleted.

@@ -6,6 +6,7 @@ whether to ask again does harm.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -25,6 +26,13 @@ Argument = bytes | str | int | float
 
 _OLDEST: Final = (6, 2)
 """Of this version are BLMOVE, and RPOP of several at once."""
+
+
+_OF_SCRIPT: Final = re.compile(
+    r" script: [0-9a-f]{40}, on @user_script:\d+"
+    r"|^Error running script \(call to f_[0-9a-f]{40}\): @user_script:\d+: (user_script:\d+: )?"
+)
+"""Where in a script an error was; as Redis 7 and 6.2 write it."""
 
 
 class RedisServer:
@@ -157,7 +165,7 @@ def _text(word: object) -> str:
 
 def in_words(error: Exception) -> str:
     """Say what is wrong with a server, in one line and without the URL."""
-    words = " ".join(str(error).split()).rstrip(".")
+    words = _OF_SCRIPT.sub("", " ".join(str(error).split())).rstrip(".")
     return words or type(error).__name__
 
 

@@ -78,6 +78,7 @@ local function is_wanted(consumer)
     return owner == name or not whole and string.sub(owner, 1, #name) == name
 end
 for topic = 1, topics do
+    look_at(unpack(KEYS, topic * 4 - 3, topic * 4))
     local stream, again, work = KEYS[topic * 4 - 3], KEYS[topic * 4 - 1], KEYS[topic * 4]
     if group_of(stream, group) then
         local before = freed
@@ -124,6 +125,7 @@ end
 for topic = 1, topics do
     local stream, again, work = KEYS[topic * 4 - 3], KEYS[topic * 4 - 1], KEYS[topic * 4]
     local longest, freed, cursor = tonumber(ARGV[2]), 0, '0-0'
+    look_at(unpack(KEYS, topic * 4 - 3, topic * 4))
     if group_of(stream, group) then
         -- Who has renewed nothing for his own lease holds nothing any more.
         for _, known in ipairs(maps(redis.call('XINFO', 'CONSUMERS', stream, group))) do

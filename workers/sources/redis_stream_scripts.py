@@ -62,6 +62,12 @@ def kinds(topics: Iterable[str], group: str) -> dict[str, str]:
 SHARED: Final = (
     keys.COMMON
     + """
+local function look_at(stream, delayed, again, work)
+    must_be('stream', stream)
+    must_be('zset', delayed, again)
+    must_be('hash', work)
+end
+
 local function pad(id)
     local ms, seq = string.match(id, '^(%d+)%-(%d+)$')
     return string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq
@@ -261,6 +267,7 @@ end
 
 local function take(topic, wanted)
     if wanted <= 0 then return 0 end
+    look_at(of(topic))
     local stream, delayed = of(topic)
     add_due(stream, delayed, wanted)
     local found = take_again(topic, wanted)
@@ -312,6 +319,10 @@ BURY: Final = (
 -- KEYS: for each message the four of its topic, and the dead letters. ARGV: consumer, group; for
 -- each message its id, and the letter. Who has lost the lease buries nothing.
 local consumer, group = ARGV[1], ARGV[2]
+for index = 5, #KEYS, 5 do
+    look_at(unpack(KEYS, index - 4, index - 1))
+    must_be('list', KEYS[index])
+end
 for index = 1, #KEYS / 5 do
     local stream, work, dead = KEYS[index * 5 - 4], KEYS[index * 5 - 1], KEYS[index * 5]
     local id, letter = ARGV[index * 2 + 1], ARGV[index * 2 + 2]
@@ -330,6 +341,7 @@ RETURN: Final = (
 -- number of its topic, its id, its counters, and the delay in ms.
 local consumer, group, topics, at = ARGV[1], ARGV[2], #KEYS / 4, now()
 local rings = {}
+for topic = 1, topics do look_at(unpack(KEYS, topic * 4 - 3, topic * 4)) end
 for index = topics + 3, #ARGV, 4 do
     local topic, id, delay = tonumber(ARGV[index]), ARGV[index + 1], tonumber(ARGV[index + 3])
     local stream, again, work = KEYS[topic * 4 - 3], KEYS[topic * 4 - 1], KEYS[topic * 4]
