@@ -290,3 +290,56 @@ def test_a_store_of_keys_that_does_not_answer_is_69(supervise: Supervise, url: s
     assert "idempotency: the server of " in checked.stderr
     assert "Connection refused" in checked.stderr
     assert "hush" not in checked.stderr
+
+
+def test_a_row_that_takes_no_word_is_set_aside_and_holds_up_nobody(
+    supervise: Supervise, server: PostgresServer
+) -> None:
+    with server.cursor() as cursor:
+        cursor.execute(
+            'ALTER TABLE shop."Payments" ADD CONSTRAINT never CHECK'
+            " (code NOT IN ('undone', 'unfailed') OR state = 0)"
+        )
+        cursor.execute(
+            'INSERT INTO shop."Payments" (code, amount) VALUES'
+            " ('undone', 5), ('unfailed', -5), ('good', 5), ('bad', -5)"
+        )
+    supervisor = supervise(section("pay", url=server.url, claim="lease", **KEYS), MODULES)
+    eventually(lambda: (row(server, "good")[0], row(server, "bad")[0]) == (1, 2))
+
+    def letters() -> dict[str, str]:
+        return {one["id"]: one["error"] for one in supervisor.json("dead", "list", "shop.Payments")}
+
+    eventually(lambda: letters().keys() == {"bad", "undone", "unfailed"})
+    for name in ("undone", "unfailed"):
+        assert row(server, name) == (0, None, None)
+        assert letters()[name].startswith("its row cannot be written: new row for relation")
+    [depth] = supervisor.json("queue", "list")
+    assert (depth["depth"], depth["delayed"], depth["in_flight"], depth["dead"]) == (0, 0, 0, 3)
+    supervisor.wait_line("message is set aside: its row cannot be written: new row for relation")
+    assert Ledger(supervisor).counts("done").keys() == {"good", "undone"}
+    with server.cursor() as cursor:
+        cursor.execute('ALTER TABLE shop."Payments" DROP CONSTRAINT never')
+    assert supervisor.cli("dead", "replay", "shop.Payments", "--id", "undone").returncode == 0
+    eventually(lambda: row(server, "undone") == (1, 1, None))
+    assert letters().keys() == {"bad", "unfailed"}
+
+
+@pytest.mark.parametrize(
+    "change", ['DROP TABLE "Payments_work"', 'ALTER TABLE "Payments" RENAME TO x']
+)
+@pytest.mark.parametrize("claim", ["lock", "lease"])
+def test_what_is_dropped_while_it_runs_is_said_and_taken_up_again(
+    supervise: Supervise, server: PostgresServer, claim: str, change: str
+) -> None:
+    supervisor = supervise(section("pay", url=server.url, claim=claim, **KEYS), MODULES)
+    with server.cursor() as cursor:
+        cursor.execute(f"SET search_path = shop; {change}")
+    if "RENAME" in change:
+        words = "not ready: the queue cannot be used: there is no table shop.Payments in"
+        supervisor.wait_process("pay:0", lambda found: words in found["why"])
+        with server.cursor() as cursor:
+            cursor.execute('ALTER TABLE shop.x RENAME TO "Payments"')
+    insert(server, "after", 5)
+    Ledger(supervisor).wait("done", "after")
+    supervisor.wait_process("pay:0", lambda found: found["ready"])

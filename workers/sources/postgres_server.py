@@ -25,6 +25,10 @@ KEEPALIVES: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalive
 DENIED: Final = "42501"
 """The code of an error: no right to do that. Source: PostgreSQL, appendix A."""
 
+_OF_VALUES: Final = ("22", "23", "27", "44", "P0")
+_OF_NAMES: Final = "42"
+"""How the codes of errors begin that are about what is written, and about where."""
+
 
 class SqlTrouble(SourceTrouble):
     """The server has refused a statement; `code` is its SQLSTATE."""
@@ -32,6 +36,16 @@ class SqlTrouble(SourceTrouble):
     def __init__(self, words: str, code: str) -> None:
         super().__init__(words)
         self.code = code
+
+    @property
+    def is_of_values(self) -> bool:
+        """Tell whether other rows may well be taken: a constraint or a trigger refuses this one."""
+        return self.code.startswith(_OF_VALUES)
+
+    @property
+    def is_of_names(self) -> bool:
+        """Tell whether a table or a column is not as it was, or not ours to use."""
+        return self.code.startswith(_OF_NAMES)
 
 
 class PostgresServer:

@@ -8,15 +8,32 @@ that is too old to know of another's lease meets it there. Times are the server'
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import time
-from collections.abc import Collection, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, TypeVar
 
-from workers.sources.postgres_server import PostgresServer
+from supervisor.errors import ConfigError
+from workers.sources.postgres_server import PostgresServer, SqlTrouble
 from workers.sources.postgres_work import Work
-from workers.sources.source import Burial, Delivery, Return, Share, lone_crashes_ms
+from workers.sources.source import (
+    Burial,
+    Delivery,
+    Return,
+    Share,
+    SourceTrouble,
+    lone_crashes_ms,
+)
 from workers.sources.table import COUNTERS, MOST, Held, Pace, Table, quoted
+
+T = TypeVar("T")
+
+_BLAME_S: Final = 5.0
+"""When every row was refused for so long, they are taken to be the reason themselves."""
+
+_log = logging.getLogger(__name__)
 
 _ECHO_S: Final = 30.0
 """How often a consumer that listens looks whether it would hear anything."""
@@ -102,6 +119,13 @@ _BURY: Final = (
 """
 )
 
+_SET_ASIDE: Final = """
+    UPDATE {work} SET owner = NULL, until = NULL, due = 'infinity', attempts = %(attempts)s,
+        suspect = false, queue = %(queue)s, id = key::text, error = %(error)s, traceback = '',
+        origin = split_part(owner, '/', 2), at = now()
+    WHERE key = %(key)s::text::{type} AND owner = %(me)s
+"""
+
 _MARK: Final = """
     UPDATE {work} SET crashes = crashes + suspect::integer, suspect = true, due = CASE
         WHEN suspect AND crashes = 0 THEN now() + %(first)s * interval '1 ms'
@@ -137,6 +161,7 @@ class PostgresTableSource:
         self._owner = owner
         self._lease_s = lease_s
         self._held = Held(table.name)
+        self._refused_since = math.inf
         self._pace = Pace(table.poll_interval)
         self._bell: int | None = None
         self._next_echo = 0.0
@@ -219,6 +244,12 @@ class PostgresTableSource:
         """Write `failed` into the rows, and into TABLE_work why; not where the lease was lost."""
         if not burials:
             return
+        refused = self._put(self._bury, burials)
+        for burial, trouble in refused:
+            self._set_aside(burial.delivery, trouble)
+        self._held.forget(burial.delivery for burial in burials)
+
+    def _bury(self, burials: Sequence[Burial]) -> None:
         deliveries = [burial.delivery for burial in burials]
         table = self._table
         self._run(
@@ -234,7 +265,6 @@ class PostgresTableSource:
             traces=[text(burial.traceback) for burial in burials],
             origins=[burial.origin for burial in burials],
         )
-        self._held.forget(deliveries)
 
     def extend(self, deliveries: Sequence[Delivery]) -> set[int]:
         """Renew the leases in one statement."""
@@ -279,13 +309,61 @@ class PostgresTableSource:
     def _settle(self, deliveries: Sequence[Delivery], word: str) -> None:
         if not deliveries:
             return
-        self._run(
-            _SETTLE,
-            settled=self._table.settled(word, "gone.attempts"),
-            keys=self._held.keys(deliveries),
-            attempts=[one.attempts for one in deliveries],
-        )
+
+        def settle(some: Sequence[Delivery]) -> None:
+            self._run(
+                _SETTLE,
+                settled=self._table.settled(word, "gone.attempts"),
+                keys=self._held.keys(some),
+                attempts=[one.attempts for one in some],
+            )
+
+        for one, trouble in self._put(settle, deliveries):
+            self._set_aside(one, trouble)
         self._held.forget(deliveries)
+
+    def _put(
+        self, write: Callable[[Sequence[T]], None], some: Sequence[T]
+    ) -> list[tuple[T, SqlTrouble]]:
+        """Write all, or one by one where one is refused; give the refused ones, and why.
+
+        Where none can be written it is the table that takes nothing, until that has lasted.
+        Raises: SourceTrouble.
+        """
+        refused: list[tuple[T, SqlTrouble]] = []
+        try:
+            write(some)
+        except SqlTrouble as trouble:
+            if not trouble.is_of_values:
+                raise
+            refused = [(some[0], trouble)] if len(some) == 1 else self._put_each(write, some)
+        now = time.monotonic()
+        if len(refused) < len(some):
+            self._refused_since = math.inf
+        elif now - min(self._refused_since, now) < _BLAME_S:
+            self._refused_since = min(self._refused_since, now)
+            raise refused[0][1]
+        return refused
+
+    @staticmethod
+    def _put_each(
+        write: Callable[[Sequence[T]], None], some: Sequence[T]
+    ) -> list[tuple[T, SqlTrouble]]:
+        refused = []
+        for one in some:
+            try:
+                write([one])
+            except SqlTrouble as trouble:
+                if not trouble.is_of_values:
+                    raise
+                refused.append((one, trouble))
+        return refused
+
+    def _set_aside(self, one: Delivery, trouble: SqlTrouble) -> None:
+        """Let a row wait for somebody to mend it: it was handled, and cannot be marked so."""
+        words, key = f"its row cannot be written: {trouble}", self._held[one]
+        self._run(_SET_ASIDE, key=key, attempts=one.attempts, error=text(words), queue=one.topic)
+        _log.error("message is set aside: %s", words, extra={"topic": one.topic, "message_id": key})
 
     def _give_back_unknown(self) -> None:
         """Free what a claim has leased whose answer was lost: nobody else would, while we live."""
@@ -295,13 +373,24 @@ class PostgresTableSource:
         )
 
     def _examine(self) -> None:
-        """Look at the table again, if the first look failed. Raises: ConfigError, SourceTrouble."""
-        if not self._work.key_type:
+        """Look at the table again, if it is not as it was, and make what is beside it."""
+        if self._work.key_type:
+            return
+        try:
             self._work.examine()
+            self._work.make()
+        except ConfigError as error:
+            self._work.key_type = ""
+            raise SourceTrouble("; ".join(one.message for one in error.problems)) from error
 
     def _run(self, sql: str, *, settled: str = "", **values: object) -> list[tuple[Any, ...]]:
         self._examine()
-        found = self._server.run(self._work.filled(sql, settled), {"me": self._owner, **values})
+        try:
+            found = self._server.run(self._work.filled(sql, settled), {"me": self._owner, **values})
+        except SqlTrouble as trouble:
+            if trouble.is_of_names:
+                self._work.key_type = ""
+            raise
         if self._server.connects != self._connects:
             self._connects = self._server.connects
             self._pace.hurry()

@@ -11,38 +11,42 @@ from workers.sources.postgres_work import Work
 from workers.sources.table import Table, body_of
 from workers.sources.table_desk import TableDesk
 
-_DEPTHS: Final = """
+_IS_LETTER: Final = "({has_failed} OR w.due = 'infinity' AND {still_pending})"
+"""It has failed, or was set aside as nothing could be written into its row."""
+
+_DEPTHS: Final = f"""
     SELECT * FROM (
-        SELECT count(w.owner), count(w.queue) FILTER (WHERE {has_failed}),
+        SELECT count(w.owner), count(w.queue) FILTER (WHERE {_IS_LETTER}),
             count(*) FILTER (WHERE w.key IS NULL)
-        FROM {work} w LEFT JOIN {here} t ON t.{key} = w.key
+        FROM {{work}} w LEFT JOIN {{here}} t ON t.{{key}} = w.key
     ) beside, (
         SELECT count(*) FILTER (WHERE is_due), count(*) FILTER (WHERE NOT is_due)
         FROM (SELECT coalesce(w.due <= now(), true) AS is_due
-            FROM {here} t LEFT JOIN {work} w ON w.key = t.{key}
-            WHERE {is_pending} AND w.owner IS NULL) found
+            FROM {{here}} t LEFT JOIN {{work}} w ON w.key = t.{{key}}
+            WHERE {{is_pending}} AND w.owner IS NULL AND w.due IS DISTINCT FROM 'infinity') found
     ) here
 """
 
-_WALK: Final = """
+_WALK: Final = f"""
     SELECT w.number, w.queue, w.id, w.error, w.traceback, w.attempts, w.failures, w.crashes,
         w.origin, extract(epoch FROM w.at)::float, w.key::text, row_to_json(t)::text
-    FROM {work} w JOIN {here} t ON t.{key} = w.key
-    WHERE w.queue IS NOT NULL AND {has_failed} AND w.number < %(before)s
+    FROM {{work}} w JOIN {{here}} t ON t.{{key}} = w.key
+    WHERE w.queue IS NOT NULL AND {_IS_LETTER} AND w.number < %(before)s
         AND (w.queue = %(queue)s OR %(queue)s = %(topic)s)
         AND (%(id)s::text IS NULL OR w.id = %(id)s) ORDER BY w.number DESC LIMIT %(page)s
 """
 
-_REPLAY: Final = """
+_REPLAY: Final = f"""
     WITH chosen AS (
-        SELECT t.{key} AS key FROM {here} t JOIN {work} w ON w.key = t.{key}
-        WHERE w.queue IS NOT NULL AND w.number = ANY(%(numbers)s) AND {has_failed}
+        SELECT t.{{key}} AS key FROM {{here}} t JOIN {{work}} w ON w.key = t.{{key}}
+        WHERE w.queue IS NOT NULL AND w.number = ANY(%(numbers)s) AND {_IS_LETTER}
         FOR UPDATE OF t
     ), gone AS (
-        DELETE FROM {work} w USING chosen WHERE w.key = chosen.key AND w.queue IS NOT NULL
+        DELETE FROM {{work}} w USING chosen WHERE w.key = chosen.key AND w.queue IS NOT NULL
         RETURNING w.key
     )
-    UPDATE {here} t SET {begin_again} FROM gone WHERE t.{key} = gone.key AND {has_failed}
+    UPDATE {{here}} t SET {{begin_again}} FROM gone WHERE t.{{key}} = gone.key
+        AND ({{has_failed}} OR {{still_pending}})
 """
 
 
