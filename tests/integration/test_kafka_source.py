@@ -15,7 +15,7 @@ from tests.helpers import kafka_bench, shop
 from tests.helpers.eventually import eventually
 from tests.helpers.forked import Nursery
 from tests.helpers.kafka_server import KafkaServer
-from workers.sources import kafka_client
+from workers.sources import kafka, kafka_client
 from workers.sources.kafka import KafkaSource
 from workers.sources.kafka_desk import Interest, KafkaDesk
 from workers.sources.source import Delivery
@@ -76,7 +76,10 @@ def places(deliveries: list[Delivery]) -> list[tuple[int, int]]:
     return [(record.partition, record.offset) for record in origins]
 
 
-def test_what_fills_the_buffers_comes_to_its_end_in_order(topic: Topic) -> None:
+def test_what_fills_the_buffers_comes_to_its_end_in_order(
+    topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "_FULL", 500)
     topic.send(16_000)
     source = topic.source(order="partition")
     found: list[Delivery] = []

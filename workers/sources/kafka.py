@@ -26,12 +26,12 @@ from workers.sources.kafka_books import Order, Partition, Spot
 from workers.sources.kafka_client import Settings
 from workers.sources.kafka_graves import Graves
 from workers.sources.kafka_poller import Poller
-from workers.sources.kafka_records import delivery_of, known_of
+from workers.sources.kafka_records import deliveries_of, known_of
 from workers.sources.kafka_shares import Assigned, Gone, News, Read, Wanted
 from workers.sources.kafka_suspects import Suspects
 from workers.sources.source import Burial, Delivery, Return, Share, SourceTrouble
 
-_FULL: Final = 1000
+_FULL: Final = 4000
 _FULL_BYTES: Final = 16 << 20
 """A partition of which so much waits here is not read further, until half of it is gone."""
 
@@ -263,6 +263,7 @@ class KafkaSource:
             if not self._books[spot].out:
                 poller.let_go(spot, self._books[spot].epoch)
         if self._keeps_back:
+            self._keeps_back = False
             poller.ring()
 
     def _holds(self, one: Delivery) -> bool:
@@ -315,9 +316,8 @@ class KafkaSource:
             if isinstance(news, Wanted):
                 poller.let_go(spot, epoch)
         elif isinstance(news, Read):
-            order = self._member.order
-            for record in news.records:
-                books.read(record.offset, delivery_of(record, books, order))
+            for offset, delivery in deliveries_of(news.records, books, self._member.order):
+                books.read(offset, delivery)
         else:
             self._lost.update(books.numbers())
             self._leaving.add(spot)

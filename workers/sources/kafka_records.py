@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from workers.sources.kafka_books import Partition, Spot, lane_of
+from workers.sources.kafka_books import Order, Partition, Spot, lane_of
 from workers.sources.kafka_letters import Origin, Record, text_of, texts_of
 from workers.sources.source import Delivery
 
@@ -14,17 +14,19 @@ from workers.sources.source import Delivery
 class RecordEnvelope:
     """What Kafka knows of a message; read out of the record when somebody asks."""
 
-    __slots__ = ("record",)
+    __slots__ = ("record", "spot")
 
     is_text = True
 
-    def __init__(self, record: Any) -> None:  # noqa: ANN401 - a ConsumerRecord, which has no types
+    def __init__(self, record: Any, spot: Spot) -> None:  # noqa: ANN401 - a ConsumerRecord
         self.record = record
+        self.spot = spot
 
     @property
     def id(self) -> str:
         """Give `topic-partition-offset`."""
-        return str(self.origin)
+        record = self.record
+        return f"{record.topic}-{record.partition}-{record.offset}"
 
     @property
     def key(self) -> str | None:
@@ -43,11 +45,6 @@ class RecordEnvelope:
         return None if stamp < 0 else datetime.fromtimestamp(stamp / 1000, UTC)
 
     @property
-    def spot(self) -> Spot:
-        """Give the partition."""
-        return Spot(self.record.topic, self.record.partition)
-
-    @property
     def origin(self) -> Origin:
         """Give the place in the log."""
         return Origin(self.record.topic, self.record.partition, self.record.offset)
@@ -58,18 +55,32 @@ class RecordEnvelope:
         return Record(self.record.key, self.record.value, self.record.headers)
 
 
-def delivery_of(record: Any, books: Partition, order: str) -> Delivery:  # noqa: ANN401 - as above
-    """Give a record as a message; one without a value has an empty body."""
-    return Delivery(
-        books.root + record.offset,
-        record.topic,
-        record.value or b"",
-        envelope=RecordEnvelope(record),
-        lane=lane_of(books.spot, record.key, order),
-    )
+def deliveries_of(
+    records: Iterable[Any], books: Partition, order: str
+) -> Iterator[tuple[int, Delivery]]:
+    """Give records as messages, each with its offset; one without a value has an empty body."""
+    spot, root, topic = books.spot, books.root, books.spot.topic
+    lane = lane_of(spot, None, order)
+    by_key = order == Order.KEY
+    for record in records:
+        offset = record.offset
+        yield (
+            offset,
+            Delivery(
+                root + offset,
+                topic,
+                record.value or b"",
+                0,
+                0,
+                0,
+                False,
+                RecordEnvelope(record, spot),
+                lane_of(spot, record.key, order) if by_key else lane,
+            ),
+        )
 
 
 def known_of(delivery: Delivery) -> RecordEnvelope:
     """Give what the record of a message was; it stays with the message for life."""
-    assert isinstance(delivery.envelope, RecordEnvelope), "made by `delivery_of`"
+    assert isinstance(delivery.envelope, RecordEnvelope), "made by `deliveries_of`"
     return delivery.envelope
