@@ -292,8 +292,9 @@ def test_a_store_of_keys_that_does_not_answer_is_69(supervise: Supervise, url: s
     assert "hush" not in checked.stderr
 
 
+@pytest.mark.parametrize("claim", ["lock", "lease"])
 def test_a_row_that_takes_no_word_is_set_aside_and_holds_up_nobody(
-    supervise: Supervise, server: PostgresServer
+    supervise: Supervise, server: PostgresServer, claim: str
 ) -> None:
     with server.cursor() as cursor:
         cursor.execute(
@@ -304,7 +305,7 @@ def test_a_row_that_takes_no_word_is_set_aside_and_holds_up_nobody(
             'INSERT INTO shop."Payments" (code, amount) VALUES'
             " ('undone', 5), ('unfailed', -5), ('good', 5), ('bad', -5)"
         )
-    supervisor = supervise(section("pay", url=server.url, claim="lease", **KEYS), MODULES)
+    supervisor = supervise(section("pay", url=server.url, claim=claim, **KEYS), MODULES)
     eventually(lambda: (row(server, "good")[0], row(server, "bad")[0]) == (1, 2))
 
     def letters() -> dict[str, str]:

@@ -20,6 +20,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import Final
 
+from workers.sources.postgres_server import SqlTrouble
 from workers.sources.postgres_session import RowSession
 from workers.sources.postgres_table import FREE_ROWS, PostgresTableSource, text
 from workers.sources.postgres_watch import Watch
@@ -103,6 +104,16 @@ _BURY: Final = f"""
     UPDATE {{here}} t SET {{settled}} FROM buried WHERE t.{{key}} = buried.key
 """
 
+_SET_ASIDE: Final = f"""
+    {_MINE}
+    INSERT INTO {{work}} AS w (key, attempts, queue, id, error, traceback, origin, at, due)
+    SELECT key, %(attempts)s, %(queue)s, key::text, %(error)s, '', split_part(%(me)s, '/', 2),
+        now(), 'infinity' FROM mine
+    ON CONFLICT (key) DO UPDATE SET suspect = false, due = excluded.due,
+        attempts = excluded.attempts, queue = excluded.queue, id = excluded.id,
+        error = excluded.error, traceback = '', origin = excluded.origin, at = excluded.at
+"""
+
 _MARK: Final = f"""
     WITH near AS MATERIALIZED (SELECT t.{{key}} AS key FROM {{here}} t WHERE {{is_pending}}
         ORDER BY t.{{order}} LIMIT {MOST}
@@ -159,6 +170,8 @@ _log = logging.getLogger(__name__)
 
 class PostgresLockSource(PostgresTableSource):
     """The Source of a table with `claim = lock`. Used by the work loop's thread only."""
+
+    _ASIDE = _SET_ASIDE
 
     def __init__(
         self, url: str, owner: str, table: Table, *, lease_s: float, io_timeout: float
@@ -308,7 +321,9 @@ class PostgresLockSource(PostgresTableSource):
         if is_letter:
             counters = {"attempts": one.attempts, "failures": one.failures, "crashes": one.crashes}
         filled = self._filled(sql, word, is_letter=is_letter)
-        self._write(one.number, filled, {"key": key, **counters, **values})
+        refused = self._write(one.number, filled, {"key": key, **counters, **values})
+        if refused is not None:
+            self._set_aside(one, key, refused)
 
     def _give_back(self, back: Return) -> None:
         one = back.delivery
@@ -333,17 +348,26 @@ class PostgresLockSource(PostgresTableSource):
             }
             self._write(one.number, self._work.filled(_RETURN), values)
 
-    def _write(self, number: int, sql: str, values: Mapping[str, object]) -> None:
-        """Settle by the session; where it is gone, by our own connection. Raises: SourceTrouble."""
-        session = self._sessions[number][0]
+    def _write(self, number: int, sql: str, values: Mapping[str, object]) -> SqlTrouble | None:
+        """Settle by the session; where it is gone, by our own connection.
+
+        Gives why the row takes no such word, if so; it is let go then. Raises: SourceTrouble.
+        """
+        session, refused = self._sessions[number][0], None
         if not session.is_cut():
             try:
                 session.settle(sql, values)
             except SourceTrouble as trouble:
                 _log.debug("the transaction of a row is gone: %s", trouble)
         if session.is_cut():
-            self._server.run(sql, values)
+            try:
+                self._server.run(sql, values)
+            except SqlTrouble as trouble:
+                if not trouble.is_of_values:
+                    raise
+                refused = trouble
         self._part(number)
+        return refused
 
     def _part(self, number: int) -> None:
         """Forget a row that is settled; its connection is free for another."""

@@ -151,6 +151,8 @@ _FORGET: Final = """
 class PostgresTableSource:
     """The Source of a table at `postgresql://...`. Used by the work loop's thread only."""
 
+    _ASIDE = _SET_ASIDE
+
     def __init__(
         self, url: str, owner: str, table: Table, *, lease_s: float, io_timeout: float
     ) -> None:
@@ -246,7 +248,7 @@ class PostgresTableSource:
             return
         refused = self._put(self._bury, burials)
         for burial, trouble in refused:
-            self._set_aside(burial.delivery, trouble)
+            self._set_aside(burial.delivery, self._held[burial.delivery], trouble)
         self._held.forget(burial.delivery for burial in burials)
 
     def _bury(self, burials: Sequence[Burial]) -> None:
@@ -319,7 +321,7 @@ class PostgresTableSource:
             )
 
         for one, trouble in self._put(settle, deliveries):
-            self._set_aside(one, trouble)
+            self._set_aside(one, self._held[one], trouble)
         self._held.forget(deliveries)
 
     def _put(
@@ -359,10 +361,10 @@ class PostgresTableSource:
                 refused.append((one, trouble))
         return refused
 
-    def _set_aside(self, one: Delivery, trouble: SqlTrouble) -> None:
+    def _set_aside(self, one: Delivery, key: str, trouble: SqlTrouble) -> None:
         """Let a row wait for somebody to mend it: it was handled, and cannot be marked so."""
-        words, key = f"its row cannot be written: {trouble}", self._held[one]
-        self._run(_SET_ASIDE, key=key, attempts=one.attempts, error=text(words), queue=one.topic)
+        words = f"its row cannot be written: {trouble}"
+        self._run(self._ASIDE, key=key, attempts=one.attempts, error=text(words), queue=one.topic)
         _log.error("message is set aside: %s", words, extra={"topic": one.topic, "message_id": key})
 
     def _give_back_unknown(self) -> None:
