@@ -133,6 +133,12 @@ def found(server: PostgresServer) -> dict[str, tuple[Any, ...]]:
         return {kind: tuple(more) for kind, *more in cursor}
 
 
+def source_of(server: PostgresServer, io_timeout: float) -> PostgresLockSource:
+    words = ("id", "status", "pending", "done", "failed", "id")
+    table = Table("orders", *words, is_locked=True)
+    return PostgresLockSource(server.url, "i/o:0/1", table, lease_s=600, io_timeout=io_timeout)
+
+
 def test_a_row_is_done_with_all_that_its_handler_wrote_or_without_any(
     supervise: Supervise, server: PostgresServer
 ) -> None:
@@ -200,10 +206,7 @@ def test_the_server_frees_the_row_of_a_dead_process_in_the_middle_of_a_statement
 def test_a_server_that_stands_still_holds_up_a_call_no_longer_than_it_may(
     server: PostgresServer,
 ) -> None:
-    words = ("id", "status", "pending", "done", "failed", "id")
-    table = Table("orders", *words, is_locked=True)
-    source = PostgresLockSource(server.url, "i/o:0/1", table, lease_s=600, io_timeout=0.5)
-    with closing(source):
+    with closing(source_of(server, io_timeout=0.5)) as source:
         source.open()
         with server.cursor() as cursor:
             cursor.execute("INSERT INTO orders (kind) VALUES ('plain'), ('plain')")
@@ -219,6 +222,22 @@ def test_a_server_that_stands_still_holds_up_a_call_no_longer_than_it_may(
         source.nack([Return(first)])
         again = eventually(lambda: done(source, server))
     assert again
+
+
+def test_a_row_that_cannot_be_locked_has_the_table_examined_again(server: PostgresServer) -> None:
+    with closing(source_of(server, io_timeout=30)) as source:
+        source.open()
+        with server.cursor() as cursor:
+            cursor.execute("ALTER TABLE orders RENAME TO x")
+        with pytest.raises(SourceTrouble, match='relation "orders" does not exist'):
+            source.fetch([("orders", 1)], 1)
+        with pytest.raises(SourceTrouble) as examined:
+            source.fetch([("orders", 1)], 1)
+        # What is said then needs a job; it is no more the failure of the statement.
+        assert "relation" not in str(examined.value)
+        with server.cursor() as cursor:
+            cursor.execute("ALTER TABLE x RENAME TO orders")
+        assert source.fetch([("orders", 1)], 1) == []
 
 
 def done(source: PostgresLockSource, server: PostgresServer) -> bool:

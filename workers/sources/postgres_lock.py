@@ -281,7 +281,11 @@ class PostgresLockSource(PostgresTableSource):
     def _take(self) -> Delivery | None:
         """Lock one row. Raises: SourceTrouble."""
         session = self._next_session()
-        row = session.hold(self._work.filled(_LOCK), self._work.filled(_LOOK))
+        try:
+            row = session.hold(self._work.filled(_LOCK), self._work.filled(_LOOK))
+        except SqlTrouble as trouble:
+            self._doubt(trouble)
+            raise
         if row is None:
             self._spare.append((session, time.monotonic()))
             return None
@@ -363,6 +367,7 @@ class PostgresLockSource(PostgresTableSource):
             try:
                 self._server.run(sql, values)
             except SqlTrouble as trouble:
+                self._doubt(trouble)
                 if not trouble.is_of_values:
                     raise
                 refused = trouble

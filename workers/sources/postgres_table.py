@@ -385,13 +385,17 @@ class PostgresTableSource:
             self._work.key_type = ""
             raise SourceTrouble("; ".join(one.message for one in error.problems)) from error
 
+    def _doubt(self, trouble: SqlTrouble) -> None:
+        """Have the table examined again before the next call, where it is not as it was."""
+        if trouble.is_of_names:
+            self._work.key_type = ""
+
     def _run(self, sql: str, *, settled: str = "", **values: object) -> list[tuple[Any, ...]]:
         self._examine()
         try:
             found = self._server.run(self._work.filled(sql, settled), {"me": self._owner, **values})
         except SqlTrouble as trouble:
-            if trouble.is_of_names:
-                self._work.key_type = ""
+            self._doubt(trouble)
             raise
         if self._server.connects != self._connects:
             self._connects = self._server.connects
