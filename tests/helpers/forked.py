@@ -57,8 +57,11 @@ class Forked:
     report: int
     page: Page
     slot: Slot
+    beside: list[Forked] = field(repr=False)
+    """All of its nursery, this one too."""
     lines: list[bytes] = field(default_factory=list)
     buffer: bytes = b""
+    has_ended: bool = False
     status: int | None = None
 
     def order(self, line: bytes) -> None:
@@ -80,11 +83,18 @@ class Forked:
         return self.wait()
 
     def until(self, fact: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
-        """Read reports until something has become true; fails after `patience_s`."""
+        """Read reports until something has become true; fails after `patience_s`.
+
+        A master reads those of all its children: one that is not read stands still in the middle of
+        its work, as soon as its pipe is full.
+        """
         deadline = time.monotonic() + patience_s
         while not fact():
             assert time.monotonic() < deadline, f"it did not happen; reported: {self.lines}"
-            self.read(0.02)
+            open_ones = {one.report: one for one in self.beside if not one.has_ended}
+            ready, _, _ = select.select(open_ones, [], [], 0.02)
+            for report in ready:
+                open_ones[report].read(0)
 
     def until_ready(self) -> None:
         """Wait for the line `ready`."""
@@ -95,7 +105,9 @@ class Forked:
         ready, _, _ = select.select([self.report], [], [], timeout_s)
         if not ready:
             return
-        *lines, self.buffer = (self.buffer + os.read(self.report, 65536)).split(b"\n")
+        data = os.read(self.report, 65536)
+        self.has_ended = not data
+        *lines, self.buffer = (self.buffer + data).split(b"\n")
         self.lines.extend(lines)
 
     def logged(self) -> list[dict[str, Any]]:
@@ -131,6 +143,7 @@ class Forked:
         if not self.gone():
             self.kill()
             self._reap()
+        self.has_ended = True
         for fd in (self.pidfd, self.control, self.report):
             if fd >= 0:
                 os.close(fd)
@@ -204,7 +217,7 @@ class Nursery:
                 self._be_born(seat, main)
         os.close(control_r)
         os.close(report_w)
-        one = Forked(pid, os.pidfd_open(pid), control_w, report_r, page, seat)
+        one = Forked(pid, os.pidfd_open(pid), control_w, report_r, page, seat, self.all)
         self.all.append(one)
         return one
 
