@@ -240,9 +240,11 @@ def own_start() -> int:
     try:
         # One read of little: the line is short, and a large buffer is more pages to copy.
         fd = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
-        text = os.read(fd, _STAT_BYTES)
-        os.close(fd)
-    except OSError:
+        try:
+            text = os.read(fd, _STAT_BYTES)
+        finally:
+            os.close(fd)
+    except (OSError, MemoryError):
         return 0
     return int(text.rpartition(b")")[2].split(None, 20)[19])
 

@@ -1,4 +1,4 @@
-"""The descriptor that is kept for looks at /proc in need."""
+"""Looks at /proc where there is no descriptor, no memory, or no answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from supervisor.kernel import Unreadable, _Spare, children, facts
+from supervisor.kernel import Unreadable, _Spare, children, descriptors, facts, own_start
 from tests.helpers.shortage import no_descriptor_left
 
 
@@ -33,3 +33,17 @@ def test_what_there_is_no_memory_for_is_not_taken_for_nothing(
         short.setattr(os, "read", no_memory)
         with pytest.raises(Unreadable, match="Cannot allocate memory"):
             children(os.getpid())
+
+
+@pytest.mark.parametrize("trouble", [OSError, MemoryError])
+def test_an_own_start_that_cannot_be_read_leaves_no_descriptor(
+    monkeypatch: pytest.MonkeyPatch, trouble: type[Exception]
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise trouble
+
+    before = descriptors()
+    with monkeypatch.context() as short:
+        short.setattr(os, "read", broken)
+        assert own_start() == 0
+    assert descriptors() == before
