@@ -13,7 +13,7 @@ import importlib
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from supervisor import kernel, signals
+from supervisor import kernel, settings, signals
 from supervisor.config import Config, Job
 from supervisor.errors import ExitCode, SupervisorError
 from supervisor.urls import is_postgres, is_redis
@@ -33,9 +33,7 @@ RUNTIME: Final = "workers.runtime"
 
 LIBRARIES: Final = {
     "scheduled": ("workers.scheduled",),
-    "queue": ("workers.consumer",),
-    "stream": ("workers.consumer",),
-    "kafka": ("workers.consumer", "workers.sources.kafka"),
+    **dict.fromkeys(settings.CONSUMERS, ("workers.consumer",)),
 }
 """What the children of each type of job import, beside the runtime. Named, never imported here."""
 
@@ -67,6 +65,10 @@ def _clients(job: Job) -> Iterator[str]:
             if job.claim == "lock":
                 engine = "postgres_lock"
         yield f"workers.sources.{engine}"
+    if job.table:
+        yield "workers.tables"
+    if job.type == "kafka":
+        yield "workers.sources.kafka"
     if job.idempotency is not None and is_redis(job.idempotency):
         yield "workers.sources.redis_keys"
     if job.idempotency is not None and is_postgres(job.idempotency):
