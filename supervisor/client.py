@@ -13,7 +13,6 @@ import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self, cast
 
 from supervisor import protocol
@@ -74,12 +73,7 @@ class Client:
         """Give the client itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the connection."""
         self.close()
 

@@ -12,7 +12,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from bench import processes
@@ -72,12 +71,7 @@ class Run:
             self._wait(self._start(command))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End what it has started."""
         left = [pid for one in self._all for pid in processes.tree(one.pid)]
         for one in self._all:

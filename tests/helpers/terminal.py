@@ -12,7 +12,6 @@ import sys
 import termios
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Self
 
 from tests.helpers.eventually import PATIENCE_S
@@ -46,12 +45,7 @@ class Terminal:
         """Give itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End the command, if it has not ended."""
         os.close(self._fd)
         if self.pid:
