@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,11 +18,11 @@ from typing import Self
 from bench import processes
 from bench.queues.contenders import PROCESSES, PROGRAMS, Contender
 from bench.queues.servers import Server
+from supervisor import kernel
 
 _CELLS = 4096
 _FIRST = 16
 _LAUNCH_S = 60.0
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class Late(Exception):
@@ -93,7 +94,7 @@ class Run:
         self._wait(self._start(command))
 
     def launch(self) -> None:
-        """Start the workers. Raises: Late."""
+        """Start the workers."""
         for command in self.contender.works:
             self._start(command)
 
@@ -173,13 +174,10 @@ class Run:
         return " | ".join(lines[-5:])
 
     def _workers_cpu(self) -> float:
-        pids = {pid for one in self._all for pid in processes.tree(one.pid)}
-        return sum(_cpu_s(pid) for pid in pids)
+        return _cpu_s({pid for one in self._all for pid in processes.tree(one.pid)})
 
     def _server_cpu(self) -> float:
-        if not self.server.pid:
-            return 0.0
-        return sum(_cpu_s(pid) for pid in processes.tree(self.server.pid))
+        return _cpu_s(processes.tree(self.server.pid)) if self.server.pid else 0.0
 
 
 def _queue(url: str, *, stream: bool) -> str:
@@ -189,9 +187,5 @@ def _queue(url: str, *, stream: bool) -> str:
     return url.replace("redis:", "redis+stream:") if stream else url
 
 
-def _cpu_s(pid: int) -> float:
-    try:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return (int(words[11]) + int(words[12])) * _TICK_S
+def _cpu_s(pids: Iterable[int]) -> float:
+    return sum(kernel.cpu_seconds(pid) or 0.0 for pid in pids)

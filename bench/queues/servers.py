@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,15 +35,12 @@ class Server:
 @contextmanager
 def redis() -> Iterator[Server]:
     """Run a Redis that writes its append-only file to the disk each second. Raises: Missing."""
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/tmp"))
-    try:
+    with _folder() as folder:
         server = _started(lambda: RedisServer(folder))
         try:
             yield Server(server.url, server.empty, server.pid)
         finally:
             server.close()
-    finally:
-        shutil.rmtree(folder)
 
 
 @contextmanager
@@ -67,9 +63,8 @@ def postgres() -> Iterator[Server]:
 @contextmanager
 def kafka() -> Iterator[Server]:
     """Run a broker. Each time that it is emptied it has a new topic, which is in the URL."""
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/tmp"))
     with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder)
+        folder = stack.enter_context(_folder())
         server = _started(lambda: KafkaServer(folder))
         stack.callback(server.close)
         admin = stack.enter_context(server.admin())
@@ -95,16 +90,13 @@ def kafka() -> Iterator[Server]:
 @contextmanager
 def sqlite() -> Iterator[Server]:
     """Give a file."""
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/tmp"))
+    with _folder() as folder:
 
-    def empty() -> None:
-        for file in folder.iterdir():
-            file.unlink()
+        def empty() -> None:
+            for file in folder.iterdir():
+                file.unlink()
 
-    try:
         yield Server(str(folder / "jobs.db"), empty)
-    finally:
-        shutil.rmtree(folder)
 
 
 _TABLE = """
@@ -113,6 +105,12 @@ CREATE TABLE jobs (
 );
 CREATE INDEX ON jobs (id) WHERE status = 'pending'
 """
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as name:
+        yield Path(name)
 
 
 def _started(start: Callable[[], T]) -> T:
