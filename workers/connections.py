@@ -141,13 +141,15 @@ class _Pool:
         """Take one back; one that is broken, or was set up by its user, is closed."""
         import psycopg2
 
-        with suppress(psycopg2.Error):  # it is lost, and with it all that was not committed
+        is_fit = False
+        with suppress(psycopg2.Error):  # closed, it loses all that was not committed, too
             if not connection.closed:
                 connection.rollback()
-        if connection.closed or _is_changed(connection):
-            connection.close()
-        else:
+                is_fit = not _is_changed(connection)
+        if is_fit:
             self._idle.append(connection)
+        else:
+            connection.close()
         self._free.release()
 
     def close(self) -> None:

@@ -105,6 +105,18 @@ def test_what_is_broken_or_was_changed_is_not_given_again(
     assert count(url) == 2, "that of the second is lost with it"
 
 
+def test_one_whose_transaction_cannot_be_undone_is_closed(
+    connections: Connections, url: str
+) -> None:
+    two_phases = connections.get(url)
+    two_phases.tpc_begin("left open")
+    connections.undo()
+    assert two_phases.closed
+    write(connections, url)
+    connections.keep()
+    assert count(url) == 1
+
+
 def test_a_commit_that_fails_is_told_and_leaves_the_connection_usable(
     connections: Connections, url: str
 ) -> None:
