@@ -103,7 +103,7 @@ def fit_claim(found: dict[str, Any], entries: dict[str, ini.Entry], notes: Notes
     problem = entries["claim"].problem
     if is_sqlite(url):
         notes.fault(problem(LOCK_ON_SQLITE))
-    if found["batch"] > 1:
+    if needs_lease:
         words = "a transaction holds one row, and batch is more; write lease, or leave batch out"
         notes.fault(problem(words))
 

@@ -8,12 +8,12 @@ whoever calls it. In a `worker`, which is one call for all its life, it commits 
 from __future__ import annotations
 
 import math
-import select
 import threading
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from supervisor.urls import is_postgres
 from workers.base import Unavailable
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Connections:
 
         Raises: ValueError, TimeoutError where all are in use, Unavailable where none can be made.
         """
-        if not url.startswith(("postgresql://", "postgres://")):
+        if not is_postgres(url):
             raise ValueError(f"connection(url) takes the URL of a PostgreSQL: {_FORM}")
         lent = self._mine.lent
         if url in lent and not lent[url].closed:
@@ -124,13 +124,15 @@ class _Pool:
             raise TimeoutError(
                 f"no connection came free within {timeout_s:g} s; pool_size = {self._size}"
             )
+        from workers.sources.postgres_server import has_news
+
         try:
             while True:
                 try:
                     connection = self._idle.pop()
                 except IndexError:
                     return self._connect(self._url)
-                if not _has_news(connection):
+                if not has_news(connection):
                     return connection
                 connection.close()
         except BaseException:
@@ -161,10 +163,3 @@ def _is_changed(connection: Any) -> bool:  # noqa: ANN401 - psycopg2 has no type
     """Tell whether it is not what the next one expects."""
     modes = (connection.isolation_level, connection.readonly, connection.deferrable)
     return connection.autocommit or any(mode is not None for mode in modes)
-
-
-def _has_news(connection: Any) -> bool:  # noqa: ANN401 - psycopg2 has no types
-    """Tell whether the server has something to say to an idle connection: it is closing it."""
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return bool(poll.poll(0))

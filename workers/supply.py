@@ -118,11 +118,11 @@ def meter_of(slot: Slot, rate: Rate) -> Meter:
     job = slot.job
     url = job.url.reveal() if job.url is not None else ""
     limit = {"interval": rate.interval, "burst": rate.burst}
-    if url.startswith(("redis:", "rediss:")):
+    if is_redis(url):
         from workers.sources.redis_meter import RedisMeter
 
         return RedisMeter(url, job.name, **limit, io_timeout=job.io_timeout)
-    if url.startswith(("postgresql:", "postgres:")):
+    if is_postgres(url):
         from workers.sources.postgres_meter import PostgresMeter
 
         return PostgresMeter(url, job.name, **limit, io_timeout=job.io_timeout)

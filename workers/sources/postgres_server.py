@@ -141,6 +141,13 @@ class PostgresServer:
             raise SourceTrouble(words) from error
 
 
+def has_news(connection: Any) -> bool:  # noqa: ANN401 - psycopg2 has no types
+    """Tell whether the server has something to say to an idle connection: it is closing it."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def in_words(error: Exception) -> str:
     """Say what is wrong, in one line."""
     words = " ".join(str(error).split("\nLINE ")[0].split()).rstrip(".")

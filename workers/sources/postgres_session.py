@@ -11,7 +11,6 @@ which is gone when a handler has ended the transaction by SQL; and `workers_kept
 from __future__ import annotations
 
 import math
-import select
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -19,7 +18,7 @@ from typing import Any, Final
 import psycopg2  # type: ignore[import-untyped]  # it has no types
 from psycopg2 import extensions
 
-from workers.sources.postgres_server import KEEPALIVES, SqlTrouble, in_words
+from workers.sources.postgres_server import KEEPALIVES, SqlTrouble, has_news, in_words
 from workers.sources.postgres_watch import Watch, shut
 from workers.sources.source import SessionLost, SourceTrouble
 
@@ -75,11 +74,11 @@ class RowConnection(extensions.connection):  # type: ignore[misc]  # psycopg2 ha
 
 
 class RowSession:
-    """One connection, and the row that it holds, if any. Between `enter` and `leave` it is the
-    handler's thread's, else the loop's.
+    """One connection, and the row that it holds, if any.
 
-    `done` are the statement by which the row is done, and its values.
-    """  # noqa: D205
+    Between `enter` and `leave` it is the handler's thread's, else the loop's. `done` are the
+    statement by which the row is done, and its values.
+    """
 
     def __init__(
         self, url: str, watch: Watch, *, io_timeout: float, lease_s: float, name: str
@@ -153,11 +152,7 @@ class RowSession:
         """Tell whether the server has said goodbye to a connection that nobody uses now."""
         if self.is_called:
             return False
-        if self.is_lost():
-            return True
-        poll = select.poll()
-        poll.register(self.connection.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        return self.is_lost() or has_news(self.connection)
 
     def end(self) -> None:
         """Disconnect; what its handler does just now with the connection fails."""
