@@ -129,12 +129,10 @@ class Poller:
 
     def open(self) -> None:
         """Connect, and begin to be a member. Raises: SourceTrouble, WrongSettingError."""
-        wait_ms = min(500, max(1, self.settings["request_timeout_ms"] // 2))
         self._consumer = consumer = kafka_client.opened(
             KafkaConsumer,
             {
                 "heartbeat_interval_ms": 1000,
-                "fetch_max_wait_ms": wait_ms,
                 "metrics_enabled": False,
                 "allow_auto_create_topics": False,
                 "client_id": self.name,
@@ -264,9 +262,9 @@ class Poller:
         consumer, wanted = self._consumer, self._held
         self._wake.clear()
         ours = consumer.assignment()
-        if not wanted and not (paused := consumer.paused()):
-            return _POLL_MS
         paused = consumer.paused()
+        if not wanted and not paused:
+            return _POLL_MS
         held = {place for place in ours if Spot(*place) in wanted}
         consumer.pause(*(held - paused))
         consumer.resume(*(paused - held))
