@@ -23,7 +23,7 @@ from kafka.errors import KafkaError, for_code  # type: ignore[import-untyped]
 from supervisor.errors import UsageError
 from workers import codec
 from workers.sources import kafka_client, kafka_letters, kafka_pause
-from workers.sources.desk import Depth, Letter, by_pages
+from workers.sources.desk import PAGE, Depth, Letter, by_pages
 from workers.sources.kafka_books import Spot, number_of
 from workers.sources.kafka_client import RefusedError, Settings, WrongSettingError
 from workers.sources.kafka_letters import Origin, Record
@@ -31,7 +31,6 @@ from workers.sources.source import SourceTrouble
 
 T = TypeVar("T")
 
-_PAGE: Final = 500
 _AGAIN_S: Final = 0.1
 _COUNTED: Final = 10_000
 """So many records of dead letters are looked through to count those that are not settled."""
@@ -134,9 +133,8 @@ class KafkaDesk:
 
     def depths(self) -> list[Depth]:
         """Look at every topic: how far the group is behind, what it has in flight included."""
-        names = dict.fromkeys((*self._interest.topics, *self._interest.names))
-        topics = self._partitions(names)
-        dead = self._partitions(map(kafka_letters.dead_topic, names))
+        names = self._names()
+        topics, dead = self._partitions(names), self._dead()
         reach = self._reach(
             [spot for spots in (*topics.values(), *dead.values()) for spot in spots]
         )
@@ -160,9 +158,7 @@ class KafkaDesk:
 
     def walk(self, queue: str, message_id: str | None = None) -> Iterator[Letter]:
         """Go through the dead letters under a name or of a topic, the newest first."""
-        names = dict.fromkeys((*self._interest.topics, *self._interest.names))
-        topics = self._partitions(map(kafka_letters.dead_topic, names))
-        spots = [spot for spots in topics.values() for spot in spots]
+        spots = [spot for spots in self._dead().values() for spot in spots]
         reach = self._reach(spots)
         logs = [self._backwards(spot, reach[spot]) for spot in spots]
         for found in merge(*logs, key=lambda one: -one.at):
@@ -210,6 +206,14 @@ class KafkaDesk:
             note(self._interest.state_dir, topic)
         except OSError as error:
             raise SourceTrouble(f"{error.filename}: {error.strerror}") from error
+
+    def _names(self) -> dict[str, None]:
+        """Give the topics, and what else dead letters may lie under, each once."""
+        return dict.fromkeys((*self._interest.topics, *self._interest.names))
+
+    def _dead(self) -> dict[str, list[Spot]]:
+        """Give the partitions of dead letters."""
+        return self._partitions(map(kafka_letters.dead_topic, self._names()))
 
     def _partitions(self, topics: Iterable[str]) -> dict[str, list[Spot]]:
         """Give the partitions of those topics that are there."""
@@ -276,7 +280,7 @@ class KafkaDesk:
         settled: set[int] = set()
         end = reach.end
         while end > reach.first:
-            begin = max(reach.first, end - _PAGE)
+            begin = max(reach.first, end - PAGE)
             for found in reversed(self._read(spot, begin, end)):
                 mark = kafka_letters.settled_by(found.record)
                 if mark is not None:
@@ -298,7 +302,7 @@ class KafkaDesk:
             consumer.seek(place, begin)
             position, until = begin, time.monotonic() + self._io_timeout
             while position < end:
-                got = consumer.poll(timeout_ms=200, max_records=_PAGE).get(place, [])
+                got = consumer.poll(timeout_ms=200, max_records=PAGE).get(place, [])
                 records += [_found(one) for one in got if one.offset < end]
                 was, position = position, consumer.position(place, timeout_ms=1000)
                 if position > was:
@@ -312,9 +316,8 @@ class KafkaDesk:
 
     def _settle(self, numbers: Iterable[int], *, is_replay: bool) -> int:
         wanted, taken = set(numbers), 0
-        names = dict.fromkeys((*self._interest.topics, *self._interest.names))
-        topics = self._partitions(map(kafka_letters.dead_topic, names)) if wanted else {}
-        spots = [spot for spots in topics.values() for spot in spots]
+        dead = self._dead() if wanted else {}
+        spots = [spot for spots in dead.values() for spot in spots]
         reach = self._reach(spots)
         for spot in spots:
             # Those of other groups too: nothing that one of them may want is deleted.

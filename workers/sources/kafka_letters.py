@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from workers.sources.desk import Letter
@@ -39,13 +38,6 @@ class Origin(NamedTuple):
     def __str__(self) -> str:
         """Give it as the id of a message."""
         return f"{self.topic}-{self.partition}-{self.offset}"
-
-    @classmethod
-    def read(cls, text: str) -> Origin | None:
-        """Undo `str`; a topic may have hyphens."""
-        topic, partition, offset = ["", "", *text.rsplit("-", 2)][-3:]
-        is_one = partition.isdecimal() and offset.isdecimal()
-        return cls(topic, int(partition), int(offset)) if topic and is_one else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +110,7 @@ def settled_by(was: Record) -> frozenset[int] | None:
 
 def letter_of(was: Record, place: Origin, at: float) -> Letter:
     """Read a letter; `at` is when the record was written, in epoch seconds."""
-    said = {
-        name.removeprefix(_OURS): value.decode("utf-8", "replace")
-        for name, value in was.headers
-        if name.startswith(_OURS)
-    }
+    said = _said(was)
     queue = place.topic.removesuffix(".dead")
     return Letter(
         number=number_of(*place),
@@ -143,26 +131,18 @@ def letter_of(was: Record, place: Origin, at: float) -> Letter:
     )
 
 
-def origin_of(was: Record) -> Origin | None:
-    """Give where the message of a letter lay."""
-    return Origin.read(_said(was, "origin"))
-
-
 def is_of_group(was: Record, group: str) -> bool:
     """Tell whether a letter is one of a group; one that no group has sent is everybody's."""
-    return _said(was, "group") in (group, "")
+    return _said(was).get("group", "") in (group, "")
 
 
-def _said(was: Record, word: str) -> str:
-    """Give the value of a header of ours, the last one of the name."""
-    found = [value for name, value in was.headers if name == _OURS + word]
-    return found[-1].decode("utf-8", "replace") if found else ""
-
-
-def envelope_of(was: Record, place: Origin, timestamp_ms: int) -> Envelope:
-    """Give what Kafka knows of a message; a timestamp below 0 is none."""
-    moment = None if timestamp_ms < 0 else datetime.fromtimestamp(timestamp_ms / 1000, UTC)
-    return Envelope(str(place), text_of(was.key), texts_of(was.headers), moment)
+def _said(was: Record) -> dict[str, str]:
+    """Read the headers of ours; of two with one name the later one counts."""
+    return {
+        name.removeprefix(_OURS): value.decode("utf-8", "replace")
+        for name, value in was.headers
+        if name.startswith(_OURS)
+    }
 
 
 def text_of(key: bytes | None) -> str | None:

@@ -25,8 +25,7 @@ class RecordEnvelope:
     @property
     def id(self) -> str:
         """Give `topic-partition-offset`."""
-        record = self.record
-        return f"{record.topic}-{record.partition}-{record.offset}"
+        return str(self.origin)
 
     @property
     def key(self) -> str | None:
