@@ -128,6 +128,10 @@ def test_what_somebody_else_puts_there_is_a_letter_too() -> None:
     assert letter.at == 5.0
     odd = Record(None, b"x", [("dead-attempts", b"many"), ("dead-at", b"-")])
     assert kafka_letters.letter_of(odd, place, at=5.0).attempts == 0
+    empty = Record(None, b"x", [(f"dead-{name}", None) for name in ("error", "group", "settled")])
+    assert kafka_letters.letter_of(empty, place, at=5.0).error == ""
+    assert kafka_letters.is_of_group(empty, "any")
+    assert kafka_letters.settled_by(empty) == frozenset()
 
 
 def test_a_mark_names_the_letters_that_it_settles() -> None:

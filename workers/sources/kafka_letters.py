@@ -16,8 +16,8 @@ from workers.sources.desk import Letter
 from workers.sources.kafka_books import number_of
 from workers.sources.source import Burial, Envelope
 
-Headers = Sequence[tuple[str, bytes]]
-"""Headers as kafka-python has them."""
+Headers = Sequence[tuple[str, bytes | None]]
+"""Headers as kafka-python has them; a value may be missing, as Kafka's may be null."""
 
 _OURS: Final = "dead-"
 _SETTLED: Final = "dead-settled"
@@ -104,7 +104,7 @@ def settled_by(was: Record) -> frozenset[int] | None:
     """Give the letters that a mark settles; None for what is no mark."""
     for name, value in was.headers:
         if name == _SETTLED:
-            return frozenset(int(word) for word in value.split(b",") if word.isdigit())
+            return frozenset(int(word) for word in (value or b"").split(b",") if word.isdigit())
     return None
 
 
@@ -139,7 +139,7 @@ def is_of_group(was: Record, group: str) -> bool:
 def _said(was: Record) -> dict[str, str]:
     """Read the headers of ours; of two with one name the later one counts."""
     return {
-        name.removeprefix(_OURS): value.decode("utf-8", "replace")
+        name.removeprefix(_OURS): (value or b"").decode("utf-8", "replace")
         for name, value in was.headers
         if name.startswith(_OURS)
     }
