@@ -131,7 +131,7 @@ def test_dead_letters_are_shown_put_back_and_deleted(
     assert {letter["id"] for letter in letters} == {"one", "two"}
     shown = supervisor.json("dead", "show", topic, "--id", "one")
     assert (shown["error"], shown["data"], shown["attempts"]) == ("it is bad", "bad", 1)
-    assert shown["origin"].startswith("orders:0") or "orders:0" in shown["origin"]
+    assert "orders:0" in shown["origin"]
     Ledger(supervisor).open("mended")
     assert supervisor.json("dead", "replay", topic, "--id", "one")["replayed"] == 1
     Ledger(supervisor).wait("end", "one")

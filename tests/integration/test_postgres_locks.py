@@ -139,10 +139,8 @@ def source_of(server: PostgresServer, io_timeout: float) -> PostgresLockSource:
     return PostgresLockSource(server.url, "i/o:0/1", table, lease_s=600, io_timeout=io_timeout)
 
 
-def test_a_row_is_done_with_all_that_its_handler_wrote_or_without_any(
-    supervise: Supervise, server: PostgresServer
-) -> None:
-    jobs = section(
+def orders(server: PostgresServer, **more: object) -> str:
+    return section(
         "orders",
         type="table",
         url=server.url,
@@ -150,12 +148,16 @@ def test_a_row_is_done_with_all_that_its_handler_wrote_or_without_any(
         attempts_column="tries",
         error_column="why",
         poll_interval="50ms",
-        concurrency=3,
-        retries=1,
-        retry_backoff="50ms",
         handler="shop:handle",
-        **{"option.url": server.url},
+        **more,
     )
+
+
+def test_a_row_is_done_with_all_that_its_handler_wrote_or_without_any(
+    supervise: Supervise, server: PostgresServer
+) -> None:
+    retry = {"retries": 1, "retry_backoff": "50ms"}
+    jobs = orders(server, concurrency=3, **retry, **{"option.url": server.url})
     supervisor = supervise(jobs, {"shop": HANDLERS})
     with server.cursor() as cursor:
         cursor.execute("INSERT INTO orders (kind) SELECT unnest(%s)", (list(KINDS),))
@@ -174,18 +176,7 @@ def test_a_row_is_done_with_all_that_its_handler_wrote_or_without_any(
 def test_the_server_frees_the_row_of_a_dead_process_in_the_middle_of_a_statement(
     supervise: Supervise, server: PostgresServer
 ) -> None:
-    jobs = section(
-        "orders",
-        type="table",
-        url=server.url,
-        table="orders",
-        attempts_column="tries",
-        error_column="why",
-        poll_interval="50ms",
-        backoff=0,
-        handler="shop:handle",
-    )
-    supervisor = supervise(jobs, {"shop": HANDLERS})
+    supervisor = supervise(orders(server, backoff=0), {"shop": HANDLERS})
     with server.cursor() as cursor:
         cursor.execute("INSERT INTO orders (kind) VALUES ('sleeps')")
 
