@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from workers.sources.keys import Claim, Key
-from workers.sources.postgres_server import DENIED, PostgresServer, SqlTrouble
+from workers.sources.postgres_server import DENIED, PostgresServer, SqlTrouble, text
 from workers.sources.source import SourceTrouble
 
 _DDL: Final = """
@@ -152,6 +152,5 @@ class PostgresKeys:
 
 
 def _writable(key: Key) -> Key:
-    """Escape what no text of PostgreSQL can hold."""
     scope, name = key
-    return scope, name.replace("\0", "\\0")
+    return scope, text(name)

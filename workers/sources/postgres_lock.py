@@ -20,9 +20,9 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import Final
 
-from workers.sources.postgres_server import SqlTrouble
+from workers.sources.postgres_server import SqlTrouble, text
 from workers.sources.postgres_session import RowSession
-from workers.sources.postgres_table import FREE_ROWS, PostgresTableSource, text
+from workers.sources.postgres_table import FREE_ROWS, PostgresTableSource
 from workers.sources.postgres_watch import Watch
 from workers.sources.source import (
     Burial,

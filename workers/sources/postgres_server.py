@@ -152,3 +152,8 @@ def in_words(error: Exception) -> str:
     """Say what is wrong, in one line."""
     words = " ".join(str(error).split("\nLINE ")[0].split()).rstrip(".")
     return words or type(error).__name__
+
+
+def text(text: str) -> str:
+    """Escape what no text of PostgreSQL can hold."""
+    return text.replace("\0", "\\0")

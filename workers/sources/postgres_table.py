@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
 from supervisor.errors import ConfigError
-from workers.sources.postgres_server import PostgresServer, SqlTrouble
+from workers.sources.postgres_server import PostgresServer, SqlTrouble, text
 from workers.sources.postgres_work import Work
 from workers.sources.source import (
     Burial,
@@ -439,8 +439,3 @@ class PostgresTableSource:
     @property
     def _echo(self) -> str:
         return f"echo {self._owner}"
-
-
-def text(text: str) -> str:
-    """Escape what no text of PostgreSQL can hold."""
-    return text.replace("\0", "\\0")
