@@ -18,10 +18,13 @@ import pytest
 from tests.conftest import Supervise
 from tests.helpers.driver import Supervisor
 from tests.helpers.eventually import eventually
-from tests.helpers.hosts import FarPostgres, FarRedis, Host, Network, network
+from tests.helpers.hosts import FarKafka, FarPostgres, FarRedis, Host, Network, network
 from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.pid_namespace import UNSHARE
 from tests.helpers.sections import section
+from workers import codec
+from workers.sources import kafka_client
+from workers.sources.kafka_desk import Interest, KafkaDesk
 from workers.sources.redis_desk import RedisDesk
 from workers.sources.redis_stream_desk import StreamDesk
 
@@ -115,11 +118,51 @@ class OnPostgres(Shared):
         return undone, failed
 
 
+class OnKafka(Shared):
+    def __init__(self, server: FarKafka) -> None:
+        self._server = server
+        self.keys = {
+            "type": "kafka",
+            "brokers": server.brokers,
+            "topics": "orders",
+            "group": "shop",
+            "client.session_timeout_ms": 6000,  # the broker's least; else all waits 45 s
+        }
+        with server.place.entered(), server.admin() as admin:
+            admin.create_topics({"orders": {"num_partitions": 4}}, wait_for_metadata=True)
+
+    @contextmanager
+    def _asked(self) -> Iterator[KafkaDesk]:
+        with self._server.place.entered():
+            settings = kafka_client.settings_of([self._server.brokers], {}, 30)
+            topics = ("orders",)
+            try:
+                with closing(KafkaDesk(settings, Interest("shop", False, topics, topics))) as desk:
+                    yield desk
+            finally:
+                kafka_client.close_producers()
+
+    def put(self, names: list[str], gate: str) -> None:
+        bodies = [
+            codec.encode("orders", {"name": name, "gate": gate}, message_id=name) for name in names
+        ]
+        with self._asked() as desk:
+            desk.publish("orders", bodies, 0.0)
+
+    def left(self) -> tuple[int, int]:
+        with self._asked() as desk:
+            depths = desk.depths()
+        return sum(depth.depth for depth in depths), sum(depth.dead for depth in depths)
+
+
 @contextmanager
 def shared_on(world: Network, kind: str) -> Iterator[Shared]:
     if kind in ("lock", "lease"):
         with closing(FarPostgres(world.server)) as postgres:
             yield OnPostgres(postgres, kind)
+    elif kind == "kafka":
+        with closing(FarKafka(world.server)) as kafka:
+            yield OnKafka(kafka)
     else:
         with closing(FarRedis(world.server)) as redis:
             yield OnRedis(redis, kind)
@@ -182,7 +225,7 @@ class Pair:
         assert set(ended) == set(self.names), "lost"
 
 
-@pytest.mark.parametrize("kind", ["queue", "stream", "lock", "lease"])
+@pytest.mark.parametrize("kind", ["queue", "stream", "lock", "lease", "kafka"])
 def test_a_host_loses_its_network_and_then_its_power_and_the_other_its_master(
     world: Network, supervise: Supervise, kind: str
 ) -> None:

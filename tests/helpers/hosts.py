@@ -7,6 +7,7 @@ of Unix, which no network parts.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import shutil
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.eventually import PATIENCE_S
+from tests.helpers.kafka_server import KafkaServer
 from tests.helpers.lacks import MachineLacks
 from tests.helpers.local_server import LocalServer
 from tests.helpers.postgres_server import PostgresServer
@@ -49,6 +51,14 @@ def _cannot() -> str:
     return done.stderr.strip() if done.returncode != 0 else ""
 
 
+def _enter(namespace: int) -> None:
+    """Go to another network namespace, as the thread that we are. Source: setns(2)."""
+    clone_newnet = 0x40000000
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.setns(namespace, clone_newnet) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
 class Place:
     """A network namespace, held by a process that does nothing."""
 
@@ -71,6 +81,16 @@ class Place:
     def within(self) -> tuple[str, ...]:
         """Give the words that run those after them in here, as the same process."""
         return ("nsenter", f"--net=/proc/{self.pid}/ns/net")
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be there, with all connections and threads that are made meanwhile."""
+        with open("/proc/thread-self/ns/net") as home, open(f"/proc/{self.pid}/ns/net") as there:
+            _enter(there.fileno())
+            try:
+                yield
+            finally:
+                _enter(home.fileno())
 
     def ip(self, words: str) -> None:
         """Change something of its network."""
@@ -197,3 +217,22 @@ class FarPostgres(_Far, PostgresServer):
         }
         options = [word for key, value in listens.items() for word in ("-c", f"{key}={value}")]
         return [*super().command(port), *options]
+
+
+class FarKafka(_Far, KafkaServer):
+    """A broker that only those reach who have entered a place."""
+
+    ADDRESS = ADDRESS
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        super().__init__(Path(tempfile.mkdtemp(prefix="kafka-")))
+
+    def answers(self) -> bool:
+        """Ask from there."""
+        with self.place.entered():
+            return super().answers()
+
+    def close(self) -> None:
+        super().close()
+        shutil.rmtree(self.folder)

@@ -36,8 +36,8 @@ _PROPERTIES: Final = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{inner}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{inner}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://{address}:{port},CONTROLLER://127.0.0.1:{inner}
+advertised.listeners=PLAINTEXT://{address}:{port}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
@@ -75,6 +75,8 @@ class KafkaServer(LocalServer):
     STOP = signal.SIGKILL
     """What it has written stays."""
 
+    ADDRESS = "127.0.0.1"
+
     def __init__(self, folder: Path) -> None:
         if not is_there():
             pytest.skip(LACKS)
@@ -88,7 +90,7 @@ class KafkaServer(LocalServer):
     @property
     def brokers(self) -> str:
         """Give where it listens."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.ADDRESS}:{self.port}"
 
     def close(self) -> None:
         """End it for good, even if it stands still."""
@@ -99,7 +101,11 @@ class KafkaServer(LocalServer):
         file = self.folder / f"{port}.properties"
         if not file.exists():
             shutil.rmtree(self.folder / "data", ignore_errors=True)
-            file.write_text(_PROPERTIES.format(port=port, inner=port - _INNER, folder=self.folder))
+            file.write_text(
+                _PROPERTIES.format(
+                    address=self.ADDRESS, port=port, inner=port - _INNER, folder=self.folder
+                )
+            )
             subprocess.run(
                 [*_JAVA, "kafka.tools.StorageTool", "format", "-t", self._cluster, "-c", file],
                 check=True,
@@ -113,7 +119,7 @@ class KafkaServer(LocalServer):
         """Ask for the cluster, whose id is ours alone."""
         # The library leaves sockets behind that were refused.
         with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", self.port)):
+            if one.connect_ex((self.ADDRESS, self.port)):
                 return False
         try:
             with self.admin(bootstrap_timeout_ms=2000) as admin:
