@@ -46,6 +46,7 @@ class Engine:
     """What the median of the idle latency must not be above."""
     floor: str = ""
     """Whose lateness ours is compared with, for what is due at one instant."""
+    ours: Contender = OURS
 
 
 _CONFIG = """\
@@ -110,6 +111,7 @@ ENGINES: dict[str, Engine] = {
         (all_of.KAFKA_LOOP, all_of.CONFLUENT_LOOP),
         (Goal(0.7, all_of.KAFKA_LOOP.name),),
         latency_ms=5.0,
+        ours=all_of.OURS_ON_KAFKA,
     ),
     "sqlite": Engine(
         "SQLite queue",
@@ -195,7 +197,7 @@ def _in_turn(
     only: Callable[[Contender], bool] = lambda _: True,
 ) -> None:
     """Measure a run of each contender, and of all of them again, as often as there are rounds."""
-    wanted = [one for one in (OURS, *engine.others) if bench.wants(one) and only(one)]
+    wanted = [one for one in (engine.ours, *engine.others) if bench.wants(one) and only(one)]
     for contender in wanted * bench.rounds:
         try:
             with Run(contender, server, engine.config, bench.bin) as run:

@@ -7,7 +7,7 @@ are those that make it fastest.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 PROGRAMS = Path(__file__).with_name("programs")
@@ -57,6 +57,8 @@ OURS = Contender(
     "comes again at once",
     has_delays=True,
 )
+OURS_ON_KAFKA = replace(OURS, after_kill="comes again with its partition, at its replacement")
+"""The replacement is the same member of the group, and no rebalance comes before it."""
 
 BATCH_LOOP = _loop("floor: claim 100, acknowledge 100", "plain_redis", "batch")
 SINGLE_LOOP = _loop("plain loop: one by one", "plain_redis", "single")
