@@ -128,6 +128,11 @@ def test_what_somebody_else_puts_there_is_a_letter_too() -> None:
     assert letter.at == 5.0
     odd = Record(None, b"x", [("dead-attempts", b"many"), ("dead-at", b"-")])
     assert kafka_letters.letter_of(odd, place, at=5.0).attempts == 0
+    for name, word in (("at", b"nan"), ("at", b"1e300"), ("attempts", b"9" * 5000)):
+        wild = kafka_letters.letter_of(Record(None, b"", [(f"dead-{name}", word)]), place, at=5.0)
+        assert (wild.at, wild.attempts) == (5.0, 0)
+    wrong = Record(None, b"", [("dead-settled", b"9" * 5000 + b",x,3")])
+    assert kafka_letters.settled_by(wrong) == {3}
     empty = Record(None, b"x", [(f"dead-{name}", None) for name in ("error", "group", "settled")])
     assert kafka_letters.letter_of(empty, place, at=5.0).error == ""
     assert kafka_letters.is_of_group(empty, "any")

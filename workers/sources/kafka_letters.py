@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -26,6 +27,12 @@ _FROM: Final = "replayed-from"
 _TRACEBACK: Final = 8192
 _ERROR: Final = 1024
 _SHORT_ERROR: Final = 200
+
+_DIGITS: Final = 18
+"""A number with more of them is none of ours."""
+
+_LAST_S: Final = 1e11
+"""In the year 5138; a time that no date can be made of would hide all other letters."""
 
 
 class Origin(NamedTuple):
@@ -104,7 +111,8 @@ def settled_by(was: Record) -> frozenset[int] | None:
     """Give the letters that a mark settles; None for what is no mark."""
     for name, value in was.headers:
         if name == _SETTLED:
-            return frozenset(int(word) for word in (value or b"").split(b",") if word.isdigit())
+            words = [word for word in (value or b"").split(b",") if len(word) <= _DIGITS]
+            return frozenset(int(word) for word in words if word.isdigit())
     return None
 
 
@@ -120,11 +128,11 @@ def letter_of(was: Record, place: Origin, at: float) -> Letter:
         body=was.value or b"",
         error=said.get("error", ""),
         traceback=said.get("traceback", ""),
-        attempts=_count(said.get("attempts")),
-        failures=_count(said.get("failures")),
-        crashes=_count(said.get("crashes")),
+        attempts=_count(said.get("attempts", "")),
+        failures=_count(said.get("failures", "")),
+        crashes=_count(said.get("crashes", "")),
         origin=said.get("process", ""),
-        at=_moment(said.get("at"), at),
+        at=_moment(said.get("at", ""), at),
         envelope=Envelope(
             said.get("id", str(place)), text_of(was.key), texts_of(_theirs(was.headers))
         ),
@@ -164,12 +172,14 @@ def _theirs(headers: Headers) -> Headers:
     return [header for header in headers if not header[0].startswith(_OURS)]
 
 
-def _count(text: str | None) -> int:
-    return int(text) if text is not None and text.isdecimal() else 0
+def _count(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) <= _DIGITS else 0
 
 
-def _moment(text: str | None, default: float) -> float:
-    try:
-        return float(text) if text is not None else default
-    except ValueError:
-        return default
+def _moment(*told: str | float) -> float:
+    """Give the first that is a time of the calendar, in epoch seconds; else its beginning."""
+    for one in told:
+        with suppress(ValueError):
+            if 0 <= float(one) < _LAST_S:
+                return float(one)
+    return 0.0
