@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import socket
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 
+from workers import codec
 from workers.sources import kafka_client, kafka_letters
+from workers.sources.kafka_books import Spot
 from workers.sources.kafka_client import RefusedError, WrongSettingError
 from workers.sources.kafka_letters import Level, Origin, Record
+from workers.sources.kafka_records import RecordEnvelope
 from workers.sources.source import Burial, Delivery, SourceTrouble
 
 
@@ -137,6 +142,25 @@ def test_what_somebody_else_puts_there_is_a_letter_too() -> None:
     assert kafka_letters.letter_of(empty, place, at=5.0).error == ""
     assert kafka_letters.is_of_group(empty, "any")
     assert kafka_letters.settled_by(empty) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "moment"),
+    [
+        (1_700_000_000_123, datetime(2023, 11, 14, 22, 13, 20, 123000, UTC)),
+        (-1, None),
+        (1_700_000_000_123_456_789, None),  # somebody's nanoseconds
+    ],
+)
+def test_the_time_of_a_record_is_one_of_the_calendar_or_none(
+    timestamp: int, moment: datetime | None
+) -> None:
+    record = SimpleNamespace(
+        topic="a", partition=0, offset=1, key=None, headers=[], timestamp=timestamp
+    )
+    envelope = RecordEnvelope(record, Spot("a", 0))
+    message = codec.message_of(Delivery(1, "a", b"theirs", envelope=envelope))
+    assert (message.id, message.published_at) == ("a-0-1", moment)
 
 
 def test_a_mark_names_the_letters_that_it_settles() -> None:

@@ -31,8 +31,8 @@ _SHORT_ERROR: Final = 200
 _DIGITS: Final = 18
 """A number with more of them is none of ours."""
 
-_LAST_S: Final = 1e11
-"""In the year 5138; a time that no date can be made of would hide all other letters."""
+LAST_S: Final = 1e11
+"""In the year 5138: what says it is later is no time in seconds, and no date can be made of it."""
 
 
 class Origin(NamedTuple):
@@ -180,6 +180,6 @@ def _moment(*told: str | float) -> float:
     """Give the first that is a time of the calendar, in epoch seconds; else its beginning."""
     for one in told:
         with suppress(ValueError):
-            if 0 <= float(one) < _LAST_S:
+            if 0 <= float(one) < LAST_S:
                 return float(one)
     return 0.0

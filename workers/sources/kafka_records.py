@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from workers.sources.kafka_books import Order, Partition, Spot, lane_of
-from workers.sources.kafka_letters import Origin, Record, text_of, texts_of
+from workers.sources.kafka_letters import LAST_S, Origin, Record, text_of, texts_of
 from workers.sources.source import Delivery
 
 
@@ -39,9 +39,9 @@ class RecordEnvelope:
 
     @property
     def published_at(self) -> datetime | None:
-        """Give the time that the producer, or the broker, has written down."""
-        stamp = self.record.timestamp
-        return None if stamp < 0 else datetime.fromtimestamp(stamp / 1000, UTC)
+        """Give the time that the producer, or the broker, has written down, if it is one."""
+        moment = self.record.timestamp / 1000
+        return datetime.fromtimestamp(moment, UTC) if 0 <= moment < LAST_S else None
 
     @property
     def origin(self) -> Origin:
