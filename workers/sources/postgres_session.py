@@ -158,8 +158,9 @@ class RowSession:
         """Disconnect; what its handler does just now with the connection fails."""
         if not self.is_called:
             self.connection.end()
-        elif not self.is_lost():
-            shut(self.connection.fileno())
+        else:
+            with suppress(psycopg2.Error):  # it may break by itself at any moment
+                shut(self.connection.fileno())
 
     def _call(self, sql: str, values: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
         try:
