@@ -13,13 +13,12 @@ import pytest
 import redis
 
 from tests.conftest import Supervise
+from tests.helpers import redis_topics
 from tests.helpers.driver import Line, Supervisor
 from tests.helpers.eventually import PATIENCE_S, eventually
 from tests.helpers.ledger import SOURCE, Ledger
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.sections import section
-from workers.sources.redis_desk import RedisDesk
-from workers.sources.redis_stream_desk import StreamDesk
 
 HANDLERS = """
 import time
@@ -61,12 +60,8 @@ class Queue:
         """Put in messages as any other program would; give their ids."""
         names = [f"m{len(self.names) + number}" for number in range(count)]
         with self.server.client() as client:
-            for name in names:
-                body = json.dumps({"id": name, "data": data})
-                if self.kind == "stream":
-                    client.xadd("orders", {"body": body})
-                else:
-                    client.lpush("mq:orders", body)
+            bodies = [json.dumps({"id": name, "data": data}) for name in names]
+            redis_topics.put(client, self.kind, "orders", bodies)
         self.names += names
         return names
 
@@ -75,14 +70,7 @@ class Queue:
         eventually(lambda: set(names) <= set(self.ledger.counts(word)))
 
     def is_empty(self) -> bool:
-        url = self.server.url
-        with closing(
-            StreamDesk(url, ["orders"], group="shop", io_timeout=30)
-            if self.kind == "stream"
-            else RedisDesk(url, ["orders"], io_timeout=30)
-        ) as desk:
-            [depth] = desk.depths()
-        return (depth.depth, depth.delayed, depth.in_flight, depth.dead) == (0, 0, 0, 0)
+        return redis_topics.left(self.server.url, self.kind, ["orders"], "shop") == (0, 0)
 
     def says(self, *words: str) -> None:
         """Wait until every process says that it is not ready, with one of these words."""

@@ -21,9 +21,8 @@ from tests.helpers.eventually import eventually
 from tests.helpers.fire import CONCURRENCY, HELD, MODULES, kill_one, only_the_killed, rounds
 from tests.helpers.ledger import Ledger
 from tests.helpers.redis_server import RedisServer
+from tests.helpers.redis_topics import left
 from tests.helpers.sections import section
-from workers.sources.redis_desk import RedisDesk
-from workers.sources.redis_stream_desk import StreamDesk
 
 MESSAGES = 10_000
 TOPICS = ("orders", "mails")
@@ -77,23 +76,9 @@ def publish(server: RedisServer, kind: str) -> set[str]:
     return set(ids)
 
 
-def desk_of(server: RedisServer, kind: str) -> RedisDesk:
-    if kind == "stream":
-        return StreamDesk(server.url, TOPICS, group=GROUP, io_timeout=30)
-    return RedisDesk(server.url, TOPICS, io_timeout=30)
-
-
-def left(server: RedisServer, kind: str) -> tuple[int, int]:
-    """Count what is not done, and what is dead."""
-    with closing(desk_of(server, kind)) as desk:
-        depths = desk.depths()
-    undone = sum(depth.depth + depth.delayed + depth.in_flight for depth in depths)
-    return undone, sum(depth.dead for depth in depths)
-
-
 def twice(supervisor: Supervisor, server: RedisServer, kind: str, ids: set[str]) -> int:
     """See that all are done and nothing runs any more; give how many were done again."""
-    eventually(lambda: left(server, kind) == (0, 0), timeout_s=60)
+    eventually(lambda: left(server.url, kind, TOPICS, GROUP) == (0, 0), timeout_s=60)
     assert supervisor.stop() == 0
     assert set(supervisor.tree()) <= {server.pid}
     ended = Ledger(supervisor).counts("end")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Supervise
+from tests.helpers import redis_topics
 from tests.helpers.driver import Supervisor
 from tests.helpers.eventually import eventually
 from tests.helpers.hosts import FarKafka, FarPostgres, FarRedis, Host, Network, network
@@ -25,8 +26,6 @@ from tests.helpers.sections import section
 from workers import codec
 from workers.sources import kafka_client
 from workers.sources.kafka_desk import Interest, KafkaDesk
-from workers.sources.redis_desk import RedisDesk
-from workers.sources.redis_stream_desk import StreamDesk
 
 HANDLERS = """
 import time
@@ -67,22 +66,11 @@ class OnRedis(Shared):
 
     def put(self, names: list[str], gate: str) -> None:
         with self._server.client() as client:
-            for name in names:
-                body = json.dumps({"id": name, "data": {"name": name, "gate": gate}})
-                if self._kind == "stream":
-                    client.xadd("orders", {"body": body})
-                else:
-                    client.lpush("mq:orders", body)
+            bodies = [{"id": name, "data": {"name": name, "gate": gate}} for name in names]
+            redis_topics.put(client, self._kind, "orders", map(json.dumps, bodies))
 
     def left(self) -> tuple[int, int]:
-        url, topics = self._server.url, ["orders"]
-        with closing(
-            StreamDesk(url, topics, group="shop", io_timeout=30)
-            if self._kind == "stream"
-            else RedisDesk(url, topics, io_timeout=30)
-        ) as desk:
-            [depth] = desk.depths()
-        return depth.depth + depth.delayed + depth.in_flight, depth.dead
+        return redis_topics.left(self._server.url, self._kind, ["orders"], "shop")
 
 
 class OnPostgres(Shared):
